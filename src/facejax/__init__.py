@@ -1,0 +1,1 @@
+"""facejax: multimodal large language models of the human face, in JAX."""

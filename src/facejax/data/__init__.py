@@ -1,0 +1,1 @@
+"""Files -> Batch, a pure function of the step."""

@@ -1,0 +1,1 @@
+"""Generated text -> labels -> numbers with intervals."""

@@ -1,0 +1,1 @@
+"""Batch -> logits: only math."""

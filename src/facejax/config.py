@@ -1,0 +1,277 @@
+"""Every setting of the library, as frozen dataclasses. config_io.py reads and overrides them.
+
+A value that cannot work is refused where it is set: each dataclass checks its own fields.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+
+from facejax.types import Kind
+
+MODALITIES = ("landmarks", "segmentation")
+
+
+def one_of(where: str, value: str, choices: Sequence[str]) -> None:
+  """Raises ValueError naming the nearest choice unless value is one of them."""
+  if value not in choices:
+    near = difflib.get_close_matches(value, choices, 1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"{where} is '{value}', expected one of {', '.join(choices)}{hint}")
+
+
+@dataclasses.dataclass(frozen=True)
+class VitConfig:
+  """A CLIP-style vision transformer (LanguageBind ViT-L/14 for Face-LLaVA)."""
+
+  image_size: int  # pixels a side
+  patch: int  # pixels a side
+  width: int
+  layers: int
+  heads: int
+  mlp: int
+  select_layer: int = -2  # whose output is used, as in hidden_states[select_layer]
+  tokens: str = "patches"  # "patches" drops the class token, "all" keeps it in front
+  frames: int = 0  # > 0: temporal attention over this many frames in every block
+  activation: str = "gelu"  # "gelu" (exact) or "quick_gelu", read from a checkpoint's config
+  eps: float = 1e-5
+
+  def __post_init__(self):
+    one_of("VitConfig.tokens", self.tokens, ("patches", "all"))
+    one_of("VitConfig.activation", self.activation, ("gelu", "quick_gelu"))
+    if self.image_size % self.patch or self.width % self.heads:
+      raise ValueError(
+        f"VitConfig: image_size={self.image_size} must be a multiple of patch={self.patch} and "
+        f"width={self.width} of heads={self.heads}"
+      )
+    if not -self.layers - 1 <= self.select_layer <= -1:
+      raise ValueError(
+        f"VitConfig.select_layer={self.select_layer}: expected -1 to {-self.layers - 1}"
+      )
+
+  @property
+  def grid(self) -> int:
+    """Patches a side."""
+    return self.image_size // self.patch
+
+  @property
+  def token_count(self) -> int:
+    """Tokens of one picture after the class token is kept or dropped."""
+    return self.grid**2 + (self.tokens == "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionConfig:
+  """Landmark projector and region-guided cross-attention (Face-LLaVA, FRLP and FRGCA)."""
+
+  form: str = "released"  # "released" (the code's) or "paper" (the figure's, with proximity mask)
+  heads: int = 8
+  branch_scale: float = 0.1  # released form only: weight of the landmark branch
+
+  def __post_init__(self):
+    one_of("FusionConfig.form", self.form, ("released", "paper"))
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationConfig:
+  """The second visual stream: class maps (FaceInsight). mode "off" has no parameters."""
+
+  mode: str = "off"  # "concat": own tokens behind the picture's; "add": added to the picture's
+  size: int = 0  # pixels a side of the map as the model takes it
+  grid: int = 0  # cells a side; with "concat" grid**2 tokens, with "add" the image encoder's grid
+  width: int = 0  # of the class embedding and the hidden layer
+  classes: int = 19  # CelebAMask-HQ
+
+  def __post_init__(self):
+    one_of("SegmentationConfig.mode", self.mode, ("off", "concat", "add"))
+    if self.mode != "off" and (self.grid < 1 or self.width < 1 or self.size % self.grid):
+      raise ValueError(
+        f"SegmentationConfig: mode={self.mode} needs width >= 1, grid >= 1 and size a multiple of "
+        f"grid; got width={self.width}, grid={self.grid}, size={self.size}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+  """A LLaMA-style decoder: RMSNorm, RoPE, grouped-query attention, SwiGLU."""
+
+  vocab: int
+  width: int
+  layers: int
+  heads: int
+  kv_heads: int
+  head_width: int
+  mlp: int
+  max_length: int  # positions it was made for; a longer row is refused
+  rope_theta: float = 10_000.0
+  eps: float = 1e-5
+  qkv_bias: bool = False
+  tied: bool = False  # the output head is the embedding table
+
+  def __post_init__(self):
+    if self.heads % self.kv_heads:
+      raise ValueError(f"DecoderConfig: heads={self.heads} is no multiple of {self.kv_heads=}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """A face MLLM. A part that is None (or mode "off") does not exist: it has no parameters."""
+
+  image: VitConfig
+  decoder: DecoderConfig
+  video: VitConfig | None = None  # None: the frames of a clip go through the image encoder
+  fusion: FusionConfig | None = None
+  segmentation: SegmentationConfig = SegmentationConfig()
+  frames: int = 8  # of a clip
+  dtype: str = "bfloat16"  # of the computation; parameters are float32, softmax and loss too
+  remat: str = "full"  # what a decoder block keeps for the backward pass: see models/decoder.py
+
+  def __post_init__(self):
+    one_of("ModelConfig.dtype", self.dtype, ("float32", "bfloat16"))
+    one_of("ModelConfig.remat", self.remat, ("none", "dots", "full"))
+    if self.video and self.video.frames not in (0, self.frames):
+      raise ValueError(
+        f"ModelConfig: frames={self.frames} but the video encoder's temporal embedding is made for "
+        f"{self.video.frames} frames"
+      )
+    if self.fusion and self.decoder.width % self.fusion.heads:
+      raise ValueError(
+        f"ModelConfig: fusion.heads={self.fusion.heads} does not divide the decoder's width "
+        f"{self.decoder.width}"
+      )
+    for vit in (self.image, self.video or self.image):
+      if self.segmentation.mode == "add" and self.segmentation.grid != vit.grid:
+        raise ValueError(
+          f"ModelConfig: segmentation.mode='add' needs segmentation.grid={vit.grid}, the encoder's "
+          f"patches a side; got {self.segmentation.grid}"
+        )
+
+  def encoder(self, kind: Kind) -> VitConfig:
+    """The encoder that pictures ("image") or the frames of clips ("video") go through."""
+    return (self.video or self.image) if kind == "video" else self.image
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticConfig:
+  """Faces drawn by faces/synthetic.py."""
+
+  split: str = "train"  # identities of the splits are disjoint
+  faces: int = 100_000  # sample i is face(seed=i); an epoch is all of them
+  tasks: tuple[str, ...] = ("expression", "action_units", "attributes", "age", "deepfake")
+  turns: int = 1  # questions asked about each face, of different tasks
+
+  def __post_init__(self):
+    one_of("SyntheticConfig.split", self.split, ("train", "validation", "test"))
+    if not 1 <= self.turns <= len(self.tasks):
+      raise ValueError(f"SyntheticConfig.turns={self.turns}: expected 1 to {len(self.tasks)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LlavaConfig:
+  """The official Face-LLaVA (LLaVA) JSON format."""
+
+  index: tuple[str, ...] = ()  # JSON files, joined in this order
+  image_folder: str = ""  # "": the folder of the JSON file; media paths may not leave it
+  video_folder: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """What rows hold. A batch is a pure function of (this, seed, step)."""
+
+  row_length: int  # tokens a row, visual tokens included; a longer sample is refused
+  source: str = "synthetic"  # or "llava"
+  seed: int = 0  # of the order and of the drawn questions
+  images_per_row: int = 1
+  videos_per_row: int = 0
+  modalities: tuple[str, ...] = MODALITIES  # optional inputs that are read where a sample has them
+  tokenizer: str = "demo"  # or the path of a sentencepiece tokenizer.model
+  resize: str = "pad"  # of a non-square picture: "pad" (Face-LLaVA training), "crop" or "stretch"
+  max_refused: float = 0.01  # share of samples that may be unusable before the run stops
+  workers: int = 0  # decoding processes; 0: threads in this process
+  synthetic: SyntheticConfig = SyntheticConfig()
+  llava: LlavaConfig = LlavaConfig()
+
+  def __post_init__(self):
+    one_of("DataConfig.source", self.source, ("synthetic", "llava"))
+    one_of("DataConfig.resize", self.resize, ("pad", "crop", "stretch"))
+    for name in self.modalities:
+      one_of("DataConfig.modalities", name, MODALITIES)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+  """AdamW; the defaults are Face-LLaVA's (specification of the released scripts)."""
+
+  peak_lr: float
+  warmup: float = 0.03  # share of the steps, rounded up; linear from 0
+  schedule: str = "cosine"  # to 0; or "constant" after the warm-up
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+  clip_norm: float | None = None  # of the global gradient norm; None: no clipping, as released
+
+  def __post_init__(self):
+    one_of("OptimConfig.schedule", self.schedule, ("cosine", "constant"))
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+  """What trains, from what, how long. stages.py has the three of Face-LLaVA."""
+
+  trainable: tuple[str, ...]  # regular expressions; a parameter path must match one in full
+  optim: OptimConfig
+  steps: int
+  rows: int  # a step, over all devices
+  init_from: str = ""  # "": random; the name of an earlier stage; or a .safetensors file
+  new: tuple[str, ...] = ()  # what init_from may lack, as regular expressions; starts fresh
+  accumulate: int = 1  # micro-batches a step; rows must be a multiple
+  modalities: tuple[str, ...] = MODALITIES  # of data.modalities, those this stage reads
+
+  def __post_init__(self):
+    if self.rows % self.accumulate:
+      raise ValueError(f"StageConfig: rows={self.rows} is no multiple of {self.accumulate=}")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Devices along each mesh axis. One of them may be -1: all that are left."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+  """Generated answers on held-out faces."""
+
+  faces: int = 600
+  split: str = "test"
+  tasks: tuple[str, ...] = ("expression", "action_units", "attributes", "age", "deepfake")
+  rows: int = 100  # answered at a time
+  new_tokens: int = 64  # an answer is cut after so many
+  bootstrap: int = 1000  # resamples behind a 95 % interval
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """A run: one file of configs/."""
+
+  model: ModelConfig
+  data: DataConfig
+  stages: dict[str, StageConfig]  # run in this order
+  mesh: MeshConfig = MeshConfig()
+  evaluate: EvaluateConfig = EvaluateConfig()
+  seed: int = 0  # of fresh parameters
+  checkpoint_every: int = 500  # steps; the last step is always saved
+  keep: int = 2  # checkpoints of a stage
+  log_every: int = 10  # steps
+
+  def __post_init__(self):
+    if self.data.row_length > self.model.decoder.max_length:
+      raise ValueError(
+        f"data.row_length={self.data.row_length} exceeds model.decoder.max_length="
+        f"{self.model.decoder.max_length}"
+      )

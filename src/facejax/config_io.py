@@ -1,0 +1,132 @@
+"""A config file or JSON -> RunConfig -> JSON, strictly.
+
+A file in configs/ defines `get_config() -> RunConfig`. On the command line any field is reached as
+`--config.stages.stage1.optim.peak_lr=2e-5`: an unknown name is an error that proposes the nearest
+one, and a value of another type is refused. Records (checkpoints, reports) hold the resolved
+config as JSON, never as code.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ml_collections
+
+from facejax.config import RunConfig
+
+
+def to_dict(config) -> dict:
+  """A config as plain data."""
+  return dataclasses.asdict(config)
+
+
+def to_json(config) -> str:
+  """A config as JSON, sorted, one field a line: equal configs give equal text."""
+  return json.dumps(to_dict(config), indent=1, sort_keys=True)
+
+
+def from_dict(kind, data: Mapping, where: str = "config"):
+  """Builds the dataclass `kind` from plain data; unknown, missing or mistyped fields are errors."""
+  fields = {f.name: f for f in dataclasses.fields(kind)}
+  hints = typing.get_type_hints(kind)
+  for name in data:
+    if name not in fields:
+      near = difflib.get_close_matches(name, fields, 1)
+      hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(fields)}"
+      raise ValueError(f"{where}: no field '{name}' in {kind.__name__}{hint}")
+  for name, field in fields.items():
+    required = field.default is dataclasses.MISSING
+    if required and field.default_factory is dataclasses.MISSING and name not in data:
+      raise ValueError(f"{where}: {kind.__name__} needs a field '{name}'")
+  return kind(**{n: _value(hints[n], v, f"{where}.{n}") for n, v in data.items()})
+
+
+def _value(hint, value, where: str):
+  """Converts plain data to the annotated type, or says what was expected."""
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (types.UnionType, typing.Union):
+    if value is None:
+      return None
+    return _value(next(a for a in args if a is not type(None)), value, where)
+  if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    return from_dict(hint, value, where)
+  if origin is dict and isinstance(value, Mapping):
+    return {k: _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
+  if origin is tuple and isinstance(value, (list, tuple)):
+    return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+  if hint is float and type(value) is int:
+    return float(value)
+  if isinstance(hint, type) and type(value) is hint:
+    return value
+  name = getattr(hint, "__name__", str(hint))
+  raise ValueError(f"{where}: expected {name}, got {value!r} ({type(value).__name__})")
+
+
+def from_json(text: str) -> RunConfig:
+  """Reads a resolved config back from a checkpoint or report."""
+  return from_dict(RunConfig, json.loads(text))
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+  """Runs a config file (Python, yours) and applies overrides such as "data.seed=3"."""
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"config file {path} does not exist; see the folder configs/")
+  spec = importlib.util.spec_from_file_location(f"facejax_config_{path.stem}", path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise ValueError(f"{path}: a config file defines get_config() -> RunConfig")
+  return override(module.get_config(), overrides)
+
+
+def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+  """Applies "dotted.name=value" settings; a tuple is written as a,b or ('a', 'b')."""
+  data = ml_collections.ConfigDict(to_dict(config), sort_keys=False, convert_dict=True)
+  for item in overrides:
+    name, sep, text = item.partition("=")
+    if not sep:
+      raise ValueError(f"--config.{item}: expected --config.{item}=VALUE")
+    *parents, last = name.split(".")
+    node, where = data, "config"
+    for part in parents:
+      _check_name(node, part, where)
+      node, where = node[part], f"{where}.{part}"
+      if not isinstance(node, ml_collections.ConfigDict):
+        raise ValueError(f"--config.{name}: {where} is {node!r}, it has no fields")
+    _check_name(node, last, where)
+    with node.ignore_type():
+      node[last] = _parse(text, node[last], f"config.{name}")
+  return from_dict(RunConfig, data.to_dict())
+
+
+def _check_name(node, name: str, where: str) -> None:
+  if name not in node:
+    near = difflib.get_close_matches(name, list(node), 1)
+    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(node)}"
+    raise ValueError(f"--{where}: no field '{name}'{hint}")
+
+
+def _parse(text: str, old, where: str):
+  """A command-line value, typed as the value it replaces."""
+  if isinstance(old, ml_collections.ConfigDict):
+    if text == "None":
+      return None
+    raise ValueError(f"--{where}: is a group of fields; set one of {', '.join(old)}, or None")
+  if isinstance(old, str):
+    return text
+  if isinstance(old, tuple) and not text.startswith(("(", "[")):
+    parts = [p for p in text.split(",") if p]
+    return tuple(parts)
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError) as error:
+    raise ValueError(f"--{where}: cannot read '{text}' as {type(old).__name__}") from error
+  return tuple(value) if isinstance(old, tuple) else value
