@@ -19,7 +19,7 @@ A batch is drawn for B = 1, L = 12, one picture of P = 3 tokens, nothing packed:
   targets         9   4   0   0   0   7  8    2     0   0   0   0   the next token
   loss_weights    0   0   0   0   0   1  1    1     0   0   0   0   1: an answer token is next
 
-`visual_index` points into the row's table of visual tokens; `visual_table.VisualTable` is the one place
+`visual_index` points into the table of visual tokens of the row; visual_table.py is the one place
 that says which medium owns which index, for the data, the model and the planner.
 """
 
