@@ -1,0 +1,144 @@
+"""Config files, overrides and JSON: what is accepted, and what each refusal says."""
+
+import dataclasses
+import re
+
+import pytest
+
+from facejax import config_io
+from facejax.config import (
+  DataConfig,
+  DecoderConfig,
+  FusionConfig,
+  ModelConfig,
+  OptimConfig,
+  RunConfig,
+  SegmentationConfig,
+  StageConfig,
+  SyntheticConfig,
+  VitConfig,
+)
+
+VIT = VitConfig(image_size=28, patch=7, width=12, layers=3, heads=2, mlp=20)
+DECODER = DecoderConfig(
+  vocab=64, width=24, layers=2, heads=4, kv_heads=2, head_width=6, mlp=40, max_length=128
+)
+MODEL = ModelConfig(image=VIT, decoder=DECODER, fusion=FusionConfig())
+RUN = RunConfig(
+  model=MODEL,
+  data=DataConfig(row_length=100),
+  stages={"base": StageConfig(trainable=(".*",), optim=OptimConfig(1e-3), steps=10, rows=8)},
+)
+
+
+def test_json_keeps_every_field():
+  """Kills: a tuple that comes back as a list, a None lost, a field skipped."""
+  run = dataclasses.replace(RUN, seed=5)
+  assert config_io.from_json(config_io.to_json(run)) == run
+  assert config_io.from_json(config_io.to_json(run)) != RUN
+
+
+@pytest.mark.parametrize(
+  ("setting", "read", "value"),
+  [
+    ("stages.base.optim.peak_lr=2e-5", lambda c: c.stages["base"].optim.peak_lr, 2e-5),
+    ("stages.base.optim.clip_norm=1", lambda c: c.stages["base"].optim.clip_norm, 1.0),
+    ("data.modalities=landmarks", lambda c: c.data.modalities, ("landmarks",)),
+    ("data.modalities=", lambda c: c.data.modalities, ()),
+    ("data.llava.index=a.json,b.json", lambda c: c.data.llava.index, ("a.json", "b.json")),
+    ("data.source=llava", lambda c: c.data.source, "llava"),
+    ("model.fusion=None", lambda c: c.model.fusion, None),
+    ("model.decoder.tied=True", lambda c: c.model.decoder.tied, True),
+  ],
+)
+def test_override_sets_the_field(setting, read, value):
+  """Kills: an override that is parsed but not applied, or applied to another field."""
+  assert read(RUN) != value
+  assert read(config_io.override(RUN, [setting])) == value
+
+
+@pytest.mark.parametrize(
+  ("setting", "message"),
+  [
+    (
+      "stages.base.optim.peek_lr=1",
+      "--config.stages.base.optim: no field 'peek_lr'; did you mean 'peak_lr'?",
+    ),
+    ("data.rowlength=3", "--config.data: no field 'rowlength'; did you mean 'row_length'?"),
+    ("stages.bose.steps=3", "--config.stages: no field 'bose'; did you mean 'base'?"),
+    ("zzz=3", "--config: no field 'zzz'; it has model, data"),
+    ("seed", "--config.seed: expected --config.seed=VALUE"),
+    ("seed.more=1", "--config.seed.more: config.seed is 0, it has no fields"),
+    ("data=3", "--config.data: is a group of fields"),
+    ("data.seed=x", "--config.data.seed: cannot read 'x' as int"),
+    ("data.seed=1.5", "config.data.seed: expected int, got 1.5 (float)"),
+    ("data.seed=True", "config.data.seed: expected int, got True (bool)"),
+    ("data.modalities=landmark", "is 'landmark', expected one of landmarks, segmentation; did you"),
+  ],
+)
+def test_bad_override_says_what_to_do(setting, message):
+  """Kills: an unknown key that is ignored, a value of another type that is cast silently."""
+  with pytest.raises(ValueError, match=re.escape(message)):
+    config_io.override(RUN, [setting])
+
+
+@pytest.mark.parametrize(
+  ("build", "message"),
+  [
+    (lambda: dataclasses.replace(VIT, patch=5), "image_size=28 must be a multiple of patch=5"),
+    (lambda: dataclasses.replace(VIT, tokens="patch"), "did you mean 'patches'?"),
+    (lambda: dataclasses.replace(VIT, activation="relu"), "VitConfig.activation is 'relu'"),
+    (lambda: dataclasses.replace(VIT, select_layer=-5), "select_layer=-5: expected -1 to -4"),
+    (lambda: FusionConfig(form="masked"), "FusionConfig.form is 'masked'"),
+    (lambda: SegmentationConfig(mode="sum"), "SegmentationConfig.mode is 'sum'"),
+    (lambda: SegmentationConfig("add", size=10, grid=4, width=3), "got width=3, grid=4, size=10"),
+    (lambda: dataclasses.replace(DECODER, kv_heads=3), "heads=4 is no multiple of self.kv_heads=3"),
+    (lambda: dataclasses.replace(MODEL, dtype="float16"), "ModelConfig.dtype is 'float16'"),
+    (lambda: dataclasses.replace(MODEL, remat="some"), "ModelConfig.remat is 'some'"),
+    (lambda: dataclasses.replace(MODEL, fusion=FusionConfig(heads=7)), "fusion.heads=7"),
+    (
+      lambda: dataclasses.replace(MODEL, video=dataclasses.replace(VIT, frames=5)),
+      "frames=8 but the video encoder's temporal embedding is made for 5",
+    ),
+    (
+      lambda: dataclasses.replace(MODEL, segmentation=SegmentationConfig("add", 10, 5, 3)),
+      "needs segmentation.grid=4",
+    ),
+    (lambda: SyntheticConfig(split="tset"), "did you mean 'test'?"),
+    (lambda: SyntheticConfig(turns=6), "SyntheticConfig.turns=6: expected 1 to 5"),
+    (lambda: DataConfig(row_length=9, source="lava"), "did you mean 'llava'?"),
+    (lambda: DataConfig(row_length=9, resize="none"), "DataConfig.resize is 'none'"),
+    (lambda: OptimConfig(1.0, schedule="cos"), "OptimConfig.schedule is 'cos'"),
+    (
+      lambda: dataclasses.replace(RUN.stages["base"], accumulate=3),
+      "rows=8 is no multiple of self.accumulate=3",
+    ),
+    (
+      lambda: dataclasses.replace(RUN, data=DataConfig(row_length=129)),
+      "data.row_length=129 exceeds model.decoder.max_length=128",
+    ),
+  ],
+)
+def test_values_that_cannot_work_are_refused_where_they_are_set(build, message):
+  """Kills: a check dropped, or a message that names another value."""
+  with pytest.raises(ValueError, match=re.escape(message)):
+    build()
+
+
+def test_missing_config_file_is_named(tmp_path):
+  """Kills: a bare traceback for a mistyped path; a file without get_config taken as empty."""
+  with pytest.raises(FileNotFoundError, match=r"nowhere\.py does not exist; see the folder conf"):
+    config_io.load(tmp_path / "nowhere.py")
+  (tmp_path / "empty.py").write_text("")
+  with pytest.raises(ValueError, match=r"empty\.py: a config file defines get_config"):
+    config_io.load(tmp_path / "empty.py")
+
+
+def test_missing_and_unknown_fields_of_json_are_named():
+  """Kills: a record of another version read as if it were complete."""
+  data = config_io.to_dict(RUN)
+  del data["model"]
+  with pytest.raises(ValueError, match="RunConfig needs a field 'model'"):
+    config_io.from_dict(RunConfig, data)
+  with pytest.raises(ValueError, match="no field 'sed' in RunConfig; did you mean 'seed'"):
+    config_io.from_dict(RunConfig, config_io.to_dict(RUN) | {"sed": 1})
