@@ -1,0 +1,166 @@
+"""`facejax COMMAND`: reads arguments, calls one function, prints what a person needs next."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from facejax import config_io
+from facejax.config import MODALITIES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs a command. Bad input ends in one line on stderr and exit status 2, not in a traceback."""
+  parser = _parser()
+  args, extra = parser.parse_known_args(argv)
+  args.overrides = [e.removeprefix("--config.") for e in extra if e.startswith("--config.")]
+  if unknown := [e for e in extra if not e.startswith("--config.")]:
+    parser.error(_unknown_flag(parser, args.command, unknown[0]))
+  if args.overrides and not hasattr(args, "config"):
+    parser.error(f"facejax {args.command} takes no --config.NAME=VALUE")
+  try:
+    return args.run(args) or 0
+  except (ValueError, FileNotFoundError, FileExistsError, ModuleNotFoundError) as error:
+    if args.traceback:
+      raise
+    print(f"facejax {args.command}: {error}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="facejax", allow_abbrev=False, description="Multimodal LLMs of the human face, in JAX."
+  )
+  parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+  commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+  def command(name, run, help):
+    p = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+    p.set_defaults(run=run)
+    return p
+
+  p = command("demo", _demo, "train in two stages on drawn faces, evaluate, report, answer")
+  _workdir_flags(p, default="runs/demo")
+  p.add_argument("--config", default="configs/demo.py", help="default: %(default)s")
+  p = command("train", _train, "run the stages of a config file")
+  p.add_argument("--config", required=True, help="such as configs/demo.py")
+  _workdir_flags(p)
+  p.add_argument("--stages", default="", help="comma-separated; default: all, in order")
+  p.add_argument("--resume", action="store_true", help="continue where the workdir stopped")
+  p.add_argument(
+    "--allow-change",
+    default="",
+    metavar="NAMES",
+    help="differences to the saved run that you accept, as the refusal names them",
+  )
+  p = command("evaluate", _evaluate, "five tasks on held-out drawn faces")
+  p.add_argument("--workdir", required=True)
+  p.add_argument("--stage", default="", help="default: the last one trained")
+  p.add_argument("--faces", type=int, help="how many; default: the run's evaluate.faces")
+  p.add_argument("--without", default="", metavar="MODALITIES", help="landmarks,segmentation")
+  p = command("chat", _chat, "a question about a photograph or clip")
+  p.add_argument("--workdir", required=True)
+  media = p.add_mutually_exclusive_group(required=True)
+  media.add_argument("--image", help="a photograph; its face is found and cropped")
+  media.add_argument("--video", help="a clip of a face crop")
+  p.add_argument("--landmarks", default="", help=".npy or .json of 68 points in the 256 px crop")
+  p.add_argument("--face", type=int, help="which face, from the left, where there are several")
+  p.add_argument("--detector", default="", help="folder or .task bundle of MediaPipe models")
+  p.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest answer")
+  p.add_argument("question")
+  p = command("faces", _faces, "get the face detector's models")
+  p.add_argument("action", choices=["install"])
+  p.add_argument("--detector", default="", help="where to put them; default: the user's cache")
+  p = command("report", _report, "write report.html from a workdir's results")
+  p.add_argument("--workdir", required=True)
+  return parser
+
+
+def _workdir_flags(parser, default=None) -> None:
+  parser.add_argument("--workdir", default=default, required=default is None)
+  parser.add_argument("--overwrite", action="store_true", help="delete the workdir's earlier run")
+
+
+def _unknown_flag(parser, command: str, flag: str) -> str:
+  subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+  known = [o for a in subparsers.choices[command]._actions for o in a.option_strings]
+  near = difflib.get_close_matches(flag.partition("=")[0], [*known, "--config."], 1)
+  hint = f"; did you mean {near[0]}?" if near else f"; see facejax {command} --help"
+  return f"facejax {command} has no argument {flag}{hint}"
+
+
+def _names(text: str) -> tuple[str, ...]:
+  return tuple(part for part in text.split(",") if part)
+
+
+def _train(args) -> int:
+  from facejax.train import train
+
+  config = config_io.load(args.config, args.overrides)
+  return train(
+    config,
+    Path(args.workdir),
+    stages=_names(args.stages) or None,
+    resume=args.resume,
+    overwrite=args.overwrite,
+    allow_change=_names(args.allow_change),
+  )
+
+
+def _demo(args) -> int:
+  from facejax import demo
+
+  config = config_io.load(args.config, args.overrides)
+  return demo.run(config, Path(args.workdir), overwrite=args.overwrite)
+
+
+def _evaluate(args) -> None:
+  from facejax import checkpoint
+  from facejax.evaluate.run import evaluate, table
+
+  config, params, stage_dir = checkpoint.load_run(Path(args.workdir), args.stage or None)
+  if args.faces is not None:
+    config = config_io.override(config, [f"evaluate.faces={args.faces}"])
+  for name in (without := _names(args.without)):
+    if name not in MODALITIES:
+      raise ValueError(f"--without {name}: expected {' or '.join(MODALITIES)}")
+  modalities = tuple(m for m in config.data.modalities if m not in without)
+  out = stage_dir / "-".join(["evaluate", *(f"no_{m}" for m in without)])
+  print(table({stage_dir.name: evaluate(config, params, out, modalities=modalities)}))
+  print(f"predictions: {out}/predictions.jsonl")
+
+
+def _chat(args) -> None:
+  from facejax.chat import chat
+  from facejax.generate import Sampling
+
+  reply = chat(
+    Path(args.workdir),
+    args.image or args.video,
+    args.question,
+    detector=args.detector or None,
+    landmarks=args.landmarks or None,
+    face=args.face,
+    sampling=Sampling(temperature=args.temperature),
+  )
+  print(reply.text)
+  for name, value in reply.metadata.items():
+    print(f"  {name}: {value}", file=sys.stderr)
+
+
+def _faces(args) -> None:
+  from facejax.faces import detect
+
+  folder = detect.install(args.detector or None)
+  print(f"face detection and landmark models are in {folder}")
+
+
+def _report(args) -> None:
+  from facejax.evaluate.report import report
+
+  print(report(Path(args.workdir)))
+
+
+if __name__ == "__main__":
+  sys.exit(main())
