@@ -1,0 +1,157 @@
+"""Decoder language model. embeddings [B L D] -> hidden [B L D], and tokens <-> embeddings.
+
+LLaMA's: RMSNorm, rotary positions, grouped-query attention, SwiGLU. The blocks are scanned, so that
+a 7B step compiles in the time of one block.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from facejax.config import DecoderConfig
+from facejax.models.attention import attend, rope, rope_table
+from facejax.models.layers import INIT, Dense, RMSNorm, matmul
+from facejax.sharding import AxisRules, constrain
+from facejax.types import Cache, typed
+
+# What a block keeps for the backward pass. "dots": the products with parameters, not the attention
+# scores. "full": nothing, a block is computed twice. "none": everything.
+REMAT = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class SelfAttention(nn.Module):
+  """Grouped-query attention with rotary positions, over the row or over a layer's cache."""
+
+  config: DecoderConfig
+  dtype: Any = jnp.float32
+  rules: AxisRules = AxisRules()
+
+  @nn.compact
+  @typed
+  def __call__(
+    self,
+    x: Float[Array, "B L D"],
+    table: Float[Array, "2 B L half"],
+    mask: Bool[Array, "B L S"],
+    cache: tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None = None,
+    slot: Int[Array, ""] | None = None,
+  ) -> tuple[Float[Array, "B L D"], tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None]:
+    """With a cache, writes the new keys and values from `slot` on and attends over all of it."""
+    cfg = self.config
+
+    def project(name, heads, axis):
+      y = Dense(heads * cfg.head_width, cfg.qkv_bias, self.dtype, name=name)(x)
+      y = y.reshape(*x.shape[:2], heads, cfg.head_width)
+      return constrain(y, self.rules, "batch", "length", axis, None)
+
+    q = rope(project("q", cfg.heads, "heads"), table)
+    k = rope(project("k", cfg.kv_heads, "kv_heads"), table)
+    v = project("v", cfg.kv_heads, "kv_heads")
+    if cache is not None:
+      write = lambda old, new: jax.lax.dynamic_update_slice(
+        old, new.astype(old.dtype), (0, slot, 0, 0)
+      )
+      k, v = cache = (write(cache[0], k), write(cache[1], v))
+    mixed = attend(q, k, v, mask).reshape(*x.shape[:2], -1)
+    return Dense(x.shape[-1], False, self.dtype, name="out")(mixed), cache
+
+
+class Block(nn.Module):
+  """Pre-norm attention and SwiGLU."""
+
+  config: DecoderConfig
+  dtype: Any = jnp.float32
+  rules: AxisRules = AxisRules()
+
+  @nn.compact
+  def __call__(self, x, cache, table, mask, slot):
+    """Returns (x, cache of this layer): the carry of a scan and its output."""
+    cfg = self.config
+    norm = lambda name: RMSNorm(cfg.eps, self.dtype, name=name)
+    dense = lambda features, name: Dense(features, False, self.dtype, name=name)
+    attention = SelfAttention(cfg, self.dtype, self.rules, name="attention")
+    y, cache = attention(norm("attention_norm")(x), table, mask, cache, slot)
+    x += y
+    y = norm("mlp_norm")(x)
+    y = jax.nn.silu(dense(cfg.mlp, "gate")(y)) * dense(cfg.mlp, "up")(y)
+    y = constrain(y, self.rules, "batch", "length", "mlp")
+    x += dense(cfg.width, "down")(y)
+    return constrain(x, self.rules, "batch", "length", None), cache
+
+
+class Decoder(nn.Module):
+  """The language model between token embeddings and logits."""
+
+  config: DecoderConfig
+  dtype: Any = jnp.float32
+  remat: str = "none"
+  rules: AxisRules = AxisRules()
+
+  def setup(self):
+    """Names the parts."""
+    cfg = self.config
+    self.embedding = self.param("embedding", INIT, (cfg.vocab, cfg.width))
+    policy = REMAT.get(self.remat)
+    block = Block if policy is None else nn.remat(Block, policy=policy, prevent_cse=False)
+    scan = nn.scan(
+      block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+      length=cfg.layers,
+    )
+    self.blocks = scan(cfg, self.dtype, self.rules)
+    self.norm = RMSNorm(cfg.eps, self.dtype)
+    if not cfg.tied:
+      self.head = Dense(cfg.vocab, False, self.dtype, out=jnp.float32)
+
+  @typed
+  def embed(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+    """Token embeddings."""
+    return self.embedding.astype(self.dtype)[tokens]
+
+  @typed
+  def __call__(
+    self,
+    x: Float[Array, "B L D"],
+    positions: Int[Array, "B L"],
+    mask: Bool[Array, "B L S"],
+    cache: Cache | None = None,
+  ) -> tuple[Float[Array, "B L D"], Cache | None]:
+    """Normed hidden states. mask[b, i, j]: row b's query i sees j, a position or a cache slot.
+
+    With a cache, keys and values are written to L slots from cache.filled on; which of them are
+    valid is the caller's to say. Raises ValueError on a row longer than config.max_length.
+    """
+    cfg = self.config
+    if mask.shape[2] > cfg.max_length:
+      raise ValueError(
+        f"Decoder: rows of {mask.shape[2]} positions, but it was made for max_length="
+        f"{cfg.max_length}; shorten the rows"
+      )
+    x = constrain(x.astype(self.dtype), self.rules, "batch", "length", None)
+    table = rope_table(positions, cfg.head_width, cfg.rope_theta)
+    layers = None if cache is None else (cache.keys, cache.values)
+    slot = None if cache is None else cache.filled
+    x, layers = self.blocks(x, layers, table, mask, slot)
+    if cache is not None:
+      filled = cache.filled + x.shape[1]
+      cache = cache.replace(keys=layers[0], values=layers[1], filled=filled)
+    return self.norm(x), cache
+
+  @typed
+  def logits(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+    """Scores of the next token. Sums and scores are float32, the products' inputs `dtype`."""
+    if self.config.tied:
+      flat = hidden.reshape(-1, hidden.shape[-1])
+      scores = matmul(flat, self.embedding.astype(self.dtype).T, jnp.float32)
+      scores = scores.reshape(*hidden.shape[:2], -1)
+    else:
+      scores = self.head(hidden)
+    return constrain(scores, self.rules, "batch", "length", "vocab")

@@ -1,0 +1,106 @@
+"""Dense layer, norms and activations. arrays [... features] -> arrays [... features].
+
+Parameters are float32; `dtype` is the type of the computation; norms compute in float32.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer, normal, ones, zeros
+from jaxtyping import Array, Float
+
+from facejax.types import typed
+
+# Our choice for training from scratch, and what the released code gives new layers.
+INIT = normal(0.02)
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+  "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(x: jax.Array, w: jax.Array, out: Any) -> jax.Array:
+  """[n i] @ [i o] with float32 sums, forward and backward; the result has type `out`.
+
+  Asking for float32 sums makes XLA's CPU backend use its bfloat16 kernels; without a rule for the
+  backward pass, JAX would multiply a float32 gradient by a bfloat16 matrix, in float32.
+  """
+  return jnp.dot(x, w, preferred_element_type=jnp.float32).astype(out)
+
+
+def _matmul_backward(out, saved, g):
+  x, w = saved
+  g = g.astype(x.dtype)
+  product = lambda a, b, dims: jax.lax.dot_general(
+    a, b, (dims, ((), ())), preferred_element_type=jnp.float32
+  )
+  return product(g, w, ((1,), (1,))).astype(x.dtype), product(x, g, ((0,), (0,))).astype(w.dtype)
+
+
+matmul.defvjp(lambda x, w, out: (matmul(x, w, out), (x, w)), _matmul_backward)
+
+
+class Dense(nn.Module):
+  """y = x @ kernel + bias over the last axis.
+
+  Leading axes are flattened first: on a CPU the backward pass of a 3-D product reaches 45 GFLOP/s
+  and that of a 2-D product 107.
+  """
+
+  features: int
+  bias: bool = True
+  dtype: Any = jnp.float32
+  init: Initializer = INIT
+  out: Any = None  # type of the result, if not `dtype`
+
+  @nn.compact
+  @typed
+  def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows o"]:
+    """Returns `features` numbers a row."""
+    kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+    flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+    y = matmul(flat, kernel.astype(self.dtype), self.out or self.dtype)
+    if self.bias:
+      y += self.param("bias", zeros, (self.features,)).astype(self.dtype)[None]
+    return y.reshape(*x.shape[:-1], self.features)
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square norm over the last axis, in float32."""
+
+  eps: float
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  @typed
+  def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows i"]:
+    """Returns the normed x, in `dtype`."""
+    scale = self.param("scale", ones, (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    y *= jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+    return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+  """Layer norm over the last axis, in float32."""
+
+  eps: float
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  @typed
+  def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows i"]:
+    """Returns the normed x, in `dtype`."""
+    row = (1,) * (x.ndim - 1) + (-1,)
+    scale = self.param("scale", ones, (x.shape[-1],)).reshape(row)
+    bias = self.param("bias", zeros, (x.shape[-1],)).reshape(row)
+    y = x.astype(jnp.float32)
+    y -= jnp.mean(y, -1, keepdims=True)
+    y *= jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+    return (y * scale + bias).astype(self.dtype)

@@ -1,0 +1,151 @@
+"""Where every array lives: one table from logical axes to mesh axes. parameters, mesh -> shardings.
+
+A device mesh has three axes. "data": whole copies of the model. "fsdp": rows of the batch, and
+slices of the parameters that are gathered where they are used. "tensor": slices of heads, of
+feed-forward units and of the vocabulary. No other file names a mesh axis.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from facejax.config import MeshConfig
+
+MESH_AXES = ("data", "fsdp", "tensor")
+MeshAxes = str | tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class AxisRules:
+  """Logical axis -> mesh axes. A name that is not a field here is an error."""
+
+  batch: MeshAxes = ("data", "fsdp")  # B, and B times frames or patches
+  length: MeshAxes = None  # L
+  width: MeshAxes = "fsdp"  # D and E of parameters
+  heads: MeshAxes = "tensor"  # N
+  kv_heads: MeshAxes = "tensor"  # K
+  mlp: MeshAxes = "tensor"  # F
+  vocab: MeshAxes = "tensor"  # V
+  layers: MeshAxes = None  # the leading axis of scanned blocks
+
+  def spec(self, *names: str | None) -> PartitionSpec:
+    """The layout of an array whose axes have these names; None is an axis that is not split."""
+    axes = [None if name is None else getattr(self, name) for name in names]
+    used = [a for x in axes if x for a in ((x,) if isinstance(x, str) else x)]
+    if len(used) != len(set(used)):
+      raise ValueError(f"{names} maps to {axes}: a mesh axis is used twice")
+    return PartitionSpec(*axes)
+
+
+# First match wins; every parameter must match. None: a copy on every device, on purpose (norms,
+# biases and small tables: below 2 MB each for the 7B model).
+PARAM_AXES: tuple[tuple[str, tuple[str | None, ...] | None], ...] = (
+  (r".*/(scale|bias)", None),
+  # Vision encoders: scanned blocks.
+  (r"\w+_encoder/(class_embedding|positions)", None),
+  (r"\w+_encoder/\w+/temporal_embedding", None),
+  (r"\w+_encoder/patch/kernel", (None, "width")),
+  (r"\w+_encoder/\w+/(temporal_)?attention/[qkv]/kernel", ("layers", "width", "heads")),
+  (r"\w+_encoder/\w+/(temporal_)?attention/out/kernel", ("layers", "heads", "width")),
+  (r"\w+_encoder/\w+/fc1/kernel", ("layers", "width", "mlp")),
+  (r"\w+_encoder/\w+/fc2/kernel", ("layers", "mlp", "width")),
+  # Between the encoders and the decoder.
+  (r"(projector|segmentation)/fc1/kernel", ("width", "mlp")),
+  (r"(projector|segmentation)/fc2/kernel", ("mlp", "width")),
+  (r"landmark_projector/\w+/kernel", (None, "width")),
+  (r"fusion/attention/[qkv]/kernel", ("width", "heads")),
+  (r"fusion/attention/out/kernel", ("heads", "width")),
+  (r"fusion/linear/kernel", (None, "width")),
+  (r"segmentation/(classes|positions)", None),
+  # Decoder: scanned blocks.
+  (r"decoder/embedding", ("vocab", "width")),
+  (r"decoder/blocks/attention/q/kernel", ("layers", "width", "heads")),
+  (r"decoder/blocks/attention/[kv]/kernel", ("layers", "width", "kv_heads")),
+  (r"decoder/blocks/attention/out/kernel", ("layers", "heads", "width")),
+  (r"decoder/blocks/(gate|up)/kernel", ("layers", "width", "mlp")),
+  (r"decoder/blocks/down/kernel", ("layers", "mlp", "width")),
+  (r"decoder/head/kernel", ("width", "vocab")),
+)
+
+
+def _unsplittable(shape: Sequence[int], spec: PartitionSpec, sizes: dict[str, int]) -> str:
+  """Why an array cannot be laid out so, or ""."""
+  if len(spec) > len(shape):
+    return f"the layout {spec} has {len(spec)} axes"
+  for axis, (size, names) in enumerate(zip(shape, spec, strict=False)):
+    names = (names,) if isinstance(names, str) else names or ()
+    parts = math.prod(sizes[name] for name in names)
+    if size % parts:
+      return f"axis {axis} of size {size} does not divide into {parts} parts along {names}"
+  return ""
+
+
+def constrain(x: jax.Array, rules: AxisRules, *names: str | None) -> jax.Array:
+  """Pins the layout of an activation; without a mesh (a bare notebook) it changes nothing.
+
+  Raises ValueError if an axis does not divide by its mesh axes.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  spec = rules.spec(*names)
+  if problem := _unsplittable(x.shape, spec, dict(mesh.shape)):
+    raise ValueError(
+      f"activation {names} of shape {list(x.shape)}: {problem}; change the mesh or the size"
+    )
+  return jax.lax.with_sharding_constraint(x, spec)
+
+
+def param_shardings(params: Any, mesh: Mesh, rules: AxisRules = AxisRules()) -> Any:
+  """A NamedSharding for each leaf of a tree of parameters or of their shapes.
+
+  Raises ValueError listing every parameter that PARAM_AXES does not know, and every one with an
+  axis that does not divide by its mesh axes.
+  """
+  problems = []
+
+  def one(path, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for pattern, axes in PARAM_AXES:
+      if re.fullmatch(pattern, name):
+        spec = PartitionSpec() if axes is None else rules.spec(*axes)
+        if problem := _unsplittable(leaf.shape, spec, dict(mesh.shape)):
+          problems.append(f"{name} {list(leaf.shape)}: {problem}; change the mesh or the model")
+        return NamedSharding(mesh, spec)
+    problems.append(f"{name} {list(leaf.shape)}: no line of sharding.PARAM_AXES matches; add one")
+    return None
+
+  shardings = jax.tree_util.tree_map_with_path(one, params)
+  if problems:
+    raise ValueError("parameters without a layout:\n  " + "\n  ".join(problems))
+  return shardings
+
+
+def batch_sharding(mesh: Mesh, rules: AxisRules = AxisRules()) -> NamedSharding:
+  """Rows of a batch over the devices; fits every leaf of a Batch."""
+  return NamedSharding(mesh, rules.spec("batch"))
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh over `devices` (all of them by default) with the axes of MESH_AXES.
+
+  Raises ValueError if the axes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = [getattr(config, name) for name in MESH_AXES]
+  rest = math.prod(size for size in sizes if size != -1)
+  if sizes.count(-1) == 1 and rest > 0:
+    sizes[sizes.index(-1)] = len(devices) // rest
+  if min(sizes) < 1 or math.prod(sizes) != len(devices):
+    raise ValueError(
+      f"{config} does not fit {len(devices)} devices: expected data * fsdp * tensor = "
+      f"{len(devices)}, with one of them -1 for all that are left"
+    )
+  auto = (AxisType.Auto,) * len(MESH_AXES)  # Explicit, the default, would make constrain() raise
+  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=np.asarray(devices))
