@@ -27,7 +27,7 @@ CROP = 256  # Pixels a side of the face crop that landmark files refer to (Face-
 CLASSES = 19  # CelebAMask-HQ
 _MARGIN = 0.25  # Landmarks may leave the crop by this share of it: chins and turned heads do.
 # Formats without scripting or references to other files.
-_IMAGES = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_IMAGES = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _VIDEOS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
 
 

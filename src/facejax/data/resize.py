@@ -20,7 +20,7 @@ POLICIES = ("pad", "crop", "stretch")
 def resize(
   pixels: UInt8[np.ndarray, "T Y X 3"], size: int, policy: str
 ) -> UInt8[np.ndarray, "T size size 3"]:
-  """A medium at the model's size: `resize_image` for a picture (T = 1), `resize_clip` for a clip."""
+  """A medium at the model's size: `resize_image` if it is a picture (T = 1), else `resize_clip`."""
   if len(pixels) == 1:
     return resize_image(pixels[0], size, policy)[None]
   return resize_clip(pixels, size, policy)
