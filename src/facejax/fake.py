@@ -1,6 +1,5 @@
 """Random batches with valid content, for tests and first runs. config, sizes, seed -> Batch."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,8 +8,13 @@ from facejax.types import LANDMARKS, Batch, Kind, Media
 from facejax.visual_table import VisualTable
 
 
-def _media(model: ModelConfig, rows: int, slots: int, kind: Kind, seed: int = 0) -> Media:
-  """`slots` random pictures or clips a row; about a quarter of landmarks and maps are absent."""
+def _media(
+  model: ModelConfig, rows: int, slots: int, kind: Kind, seed: int
+) -> tuple[Media, np.ndarray]:
+  """`slots` random pictures or clips a row, and which have maps [rows slots].
+
+  About a quarter of all landmarks and maps are absent: landmarks by frame, maps by medium.
+  """
   draw = np.random.default_rng([seed, kind == "video"])
   vit, seg = model.encoder(kind), model.segmentation
   lead = (rows, slots, 1 if kind == "image" else model.frames)
@@ -18,14 +22,24 @@ def _media(model: ModelConfig, rows: int, slots: int, kind: Kind, seed: int = 0)
   landmarks = draw.uniform(0.1, 0.9, (*lead, LANDMARKS, 2)).astype(np.float32)
   maps = draw.integers(0, seg.classes, (*lead, seg.size, seg.size), np.uint8)
   with_landmarks = draw.random(lead) < 0.75
-  with_map = np.broadcast_to(draw.random((*lead[:2], 1)) < 0.75, lead)  # of all frames, or of none
-  return Media(
-    pixels=pixels,
-    landmarks=landmarks * with_landmarks[..., None, None],
-    landmarks_valid=with_landmarks,
-    segmentation=maps * with_map[..., None, None].astype(np.uint8),
-    segmentation_valid=with_map,
+  with_map = draw.random(lead[:2]) < 0.75
+  media = Media(
+    pixels=jnp.asarray(pixels),
+    landmarks=jnp.asarray(landmarks * with_landmarks[..., None, None]),
+    landmarks_valid=jnp.asarray(with_landmarks),
+    segmentation=jnp.asarray(maps * with_map[..., None, None, None].astype(np.uint8)),
+    segmentation_valid=jnp.asarray(np.broadcast_to(with_map[..., None], lead)),
   )
+  return media, with_map
+
+
+def _segments(draw: np.random.Generator, least: int, row_length: int) -> np.ndarray:
+  """Segment ids and positions [2 row_length] of a row with two segments of random length."""
+  first = least + draw.integers(0, (row_length - least) // 3 + 1)
+  second = draw.integers(0, (row_length - least) // 3 + 1)
+  at = np.arange(row_length)
+  segment = np.where(at < first, 1, np.where(at < first + second, 2, 0))
+  return np.stack([segment, np.choose(segment, [0, at, at - first])]).astype(np.int32)
 
 
 def fake_batch(
@@ -37,49 +51,38 @@ def fake_batch(
   """
   draw = np.random.default_rng(seed)
   table = VisualTable(model, images, videos)
-  media: dict[Kind, Media] = {
-    kind: _media(model, rows, table.slots(kind), kind, seed) for kind in ("image", "video")
-  }
-  ids = {
-    name: np.zeros((rows, row_length), np.int32) for name in ("tokens", "positions", "segments")
-  }
+  kinds: tuple[Kind, ...] = ("image", "video")
+  media = {kind: _media(model, rows, table.slots(kind), kind, seed) for kind in kinds}
   index = np.full((rows, row_length), -1, np.int32)
+  layout = np.zeros((2, rows, row_length), np.int32)
   for row in range(rows):
-    order = [
-      table.indices(kind, slot, bool(media[kind].segmentation_valid[row, slot].all()))
-      for kind in media
-      for slot in range(table.slots(kind))
-    ]
-    visual = np.concatenate([np.zeros(0, np.int32), *order])
+    visual = np.concatenate(
+      [np.zeros(0, np.int32)]
+      + [
+        table.indices(kind, slot, bool(media[kind][1][row, slot]))
+        for kind in kinds
+        for slot in range(table.slots(kind))
+      ]
+    )
     if len(visual) + 2 > row_length:
       raise ValueError(
         f"fake_batch: row_length={row_length} cannot hold {len(visual)} visual tokens and 2 of text"
       )
     index[row, 1 : 1 + len(visual)] = visual
-    left = row_length - len(visual) - 2
-    start = 0
-    lengths = (
-      len(visual) + 2 + int(draw.integers(0, left // 3 + 1)),
-      int(draw.integers(0, left // 3 + 1)),
-    )
-    for segment, length in enumerate(lengths, 1):
-      ids["segments"][row, start : start + length] = segment
-      ids["positions"][row, start : start + length] = np.arange(length)
-      start += length
-  text = (ids["segments"] > 0) & (index < 0)
+    layout[:, row] = _segments(draw, len(visual) + 2, row_length)
+  segments, positions = layout
+  text = (segments > 0) & (index < 0)
   tokens = np.where(text, draw.integers(1, model.decoder.vocab, text.shape), 0).astype(np.int32)
-  same = np.pad(ids["segments"][:, 1:] == ids["segments"][:, :-1], ((0, 0), (0, 1)))
-  targets = np.where(same, np.roll(tokens, -1, axis=1), 0)
-  scored = same & np.roll(text, -1, axis=1)
-  batch = Batch(
-    tokens=tokens,
-    targets=targets,
-    loss_weights=scored.astype(np.float32),
-    positions=ids["positions"],
-    segment_ids=ids["segments"],
-    visual_index=index,
-    sample_id=np.where(ids["segments"] > 0, ids["segments"] - 1, -1),
-    images=media["image"],
-    videos=media["video"],
+  same = np.pad((segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0), ((0, 0), (0, 1)))
+  following = lambda x: np.roll(x, -1, axis=1)
+  return Batch(
+    tokens=jnp.asarray(tokens),
+    targets=jnp.asarray(np.where(same, following(tokens), 0)),
+    loss_weights=jnp.asarray(same & following(text), jnp.float32),
+    positions=jnp.asarray(positions),
+    segment_ids=jnp.asarray(segments),
+    visual_index=jnp.asarray(index),
+    sample_id=jnp.asarray(np.where(segments > 0, 2 * np.arange(rows)[:, None] + segments - 1, -1)),
+    images=media["image"][0],
+    videos=media["video"][0],
   )
-  return jax.tree.map(jnp.asarray, batch)

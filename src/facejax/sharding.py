@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from facejax.config import MeshConfig
@@ -148,4 +147,4 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
       f"{len(devices)}, with one of them -1 for all that are left"
     )
   auto = (AxisType.Auto,) * len(MESH_AXES)  # Explicit, the default, would make constrain() raise
-  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=np.asarray(devices))
+  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)

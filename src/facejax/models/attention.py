@@ -3,12 +3,12 @@
 Grouped-query throughout: N query heads share K key/value heads, head n reads key head n // G.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float, Int
 
 from facejax.models.layers import INIT, Dense
@@ -109,7 +109,7 @@ class Attention(nn.Module):
   """
 
   heads: int
-  init: Initializer = INIT  # of q, k and v
+  kernel_init: Callable = INIT  # of q, k and v
   dtype: Any = jnp.float32
   rules: AxisRules = AxisRules()
 
@@ -127,7 +127,7 @@ class Attention(nn.Module):
       raise ValueError(f"Attention: width {D} does not divide into heads={self.heads}")
 
     def project(name, y):
-      y = Dense(D, dtype=self.dtype, init=self.init, name=name)(y)
+      y = Dense(D, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(y)
       y = y.reshape(*y.shape[:2], self.heads, D // self.heads)
       return constrain(y, self.rules, "batch", None, "heads", None)
 

@@ -4,6 +4,7 @@ LLaMA's: RMSNorm, rotary positions, grouped-query attention, SwiGLU. The blocks 
 a 7B step compiles in the time of one block.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -40,7 +41,7 @@ class SelfAttention(nn.Module):
     table: Float[Array, "2 B L half"],
     mask: Bool[Array, "B L S"],
     cache: tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None = None,
-    slot: Int[Array, ""] | None = None,
+    slot: Int[Array, ""] | int = 0,
   ) -> tuple[Float[Array, "B L D"], tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None]:
     """With a cache, writes the new keys and values from `slot` on and attends over all of it."""
     cfg = self.config
@@ -138,11 +139,11 @@ class Decoder(nn.Module):
     x = constrain(x.astype(self.dtype), self.rules, "batch", "length", None)
     table = rope_table(positions, cfg.head_width, cfg.rope_theta)
     layers = None if cache is None else (cache.keys, cache.values)
-    slot = None if cache is None else cache.filled
+    slot = 0 if cache is None else cache.filled
     x, layers = self.blocks(x, layers, table, mask, slot)
     if cache is not None:
       filled = cache.filled + x.shape[1]
-      cache = cache.replace(keys=layers[0], values=layers[1], filled=filled)
+      cache = dataclasses.replace(cache, keys=layers[0], values=layers[1], filled=filled)
     return self.norm(x), cache
 
   @typed

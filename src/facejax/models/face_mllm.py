@@ -6,6 +6,7 @@ class maps -> segmentation encoder -------------------------+  (mode "concat": t
 text tokens -> embedding; visual tokens take the places that visual_index names -> decoder -> logits
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -41,7 +42,7 @@ class FaceMLLM(nn.Module):
         f"ModelConfig: video.width={cfg.video.width} but image.width={cfg.image.width}; expected "
         "the same, one projector serves both"
       )
-    shared = dict(dtype=jnp.dtype(cfg.dtype), rules=self.rules)
+    shared: dict[str, Any] = dict(dtype=jnp.dtype(cfg.dtype), rules=self.rules)
     self.image_encoder = Vit(cfg.image, **shared)
     if cfg.video:
       self.video_encoder = Vit(cfg.video, **shared)
@@ -88,7 +89,9 @@ class FaceMLLM(nn.Module):
     Kinds of media without a slot (M = 0) cost nothing. Also returns intermediates by name.
     """
     x = self.decoder.embed(batch.tokens)
-    tokens, maps, out = [], [], {}
+    tokens: list[jax.Array] = []
+    maps: list[jax.Array] = []
+    out: dict[str, Any] = {}
     kinds: tuple[tuple[Kind, Media], ...] = (("image", batch.images), ("video", batch.videos))
     for kind, media in kinds:
       if media.pixels.shape[1]:
@@ -138,7 +141,7 @@ class FaceMLLM(nn.Module):
     """
     valid = cache.valid.at[:, cache.filled].set(True)
     x = self.decoder.embed(tokens[:, None])
-    cache = cache.replace(valid=valid)
+    cache = dataclasses.replace(cache, valid=valid)
     hidden, cache = self.decoder(x, positions[:, None], valid[:, None], cache)
     return self.decoder.logits(hidden)[:, 0], cache
 

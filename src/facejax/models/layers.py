@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, normal, ones, zeros
+from jax.nn.initializers import normal, ones, zeros
 from jaxtyping import Array, Float
 
 from facejax.types import typed
@@ -56,14 +56,14 @@ class Dense(nn.Module):
   features: int
   bias: bool = True
   dtype: Any = jnp.float32
-  init: Initializer = INIT
+  kernel_init: Callable = INIT
   out: Any = None  # type of the result, if not `dtype`
 
   @nn.compact
   @typed
   def __call__(self, x: Float[Array, "*rows i"]) -> Float[Array, "*rows o"]:
     """Returns `features` numbers a row."""
-    kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+    kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
     flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
     y = matmul(flat, kernel.astype(self.dtype), self.out or self.dtype)
     if self.bias:

@@ -58,7 +58,7 @@ class SegmentationEncoder(nn.Module):
     x = ACTIVATIONS["gelu"](Dense(cfg.width, dtype=self.dtype, name="fc1")(x))
     x = constrain(x, self.rules, "batch", None, None, "mlp")
     last = zeros if cfg.mode == "add" else INIT
-    return Dense(self.width, dtype=self.dtype, init=last, name="fc2")(x)
+    return Dense(self.width, dtype=self.dtype, kernel_init=last, name="fc2")(x)
 
 
 @typed
