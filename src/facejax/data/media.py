@@ -27,7 +27,7 @@ CROP = 256  # Pixels a side of the face crop that landmark files refer to (Face-
 CLASSES = 19  # CelebAMask-HQ
 _MARGIN = 0.25  # Landmarks may leave the crop by this share of it: chins and turned heads do.
 # Formats without scripting or references to other files.
-_IMAGES = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+IMAGES = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _VIDEOS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
 
 
@@ -107,8 +107,8 @@ def decode_image(
     MediaError: not a picture, truncated, or over a limit.
   """
   try:
-    with Image.open(io.BytesIO(data), formats=_IMAGES) as image:
-      _check_pixels(name, *image.size, limits)
+    with Image.open(io.BytesIO(data), formats=IMAGES) as image:
+      check_pixels(name, *image.size, limits)
       image.load()
       return _rgb(ImageOps.exif_transpose(image), name)
   except MediaError:
@@ -153,7 +153,7 @@ def read_video(path: str | os.PathLike, frames: int, limits: MediaLimits = Media
     MediaError: not a video, damaged, without frames, or over a limit.
     ModuleNotFoundError: PyAV is not installed.
   """
-  _check_file(path, limits)
+  check_file(path, limits)
   try:
     total = _header_frames(path, limits)
     while True:
@@ -188,7 +188,7 @@ def _header_frames(path, limits: MediaLimits) -> int:
     if not container.streams.video:
       raise MediaError(f"{path}: no video stream - expected a video - remove it")
     stream = container.streams.video[0]
-    _check_pixels(str(path), stream.codec_context.width, stream.codec_context.height, limits)
+    check_pixels(str(path), stream.codec_context.width, stream.codec_context.height, limits)
     seconds = (container.duration or 0) / 1e6
     if seconds > limits.max_seconds or stream.frames > limits.max_frames:
       raise MediaError(
@@ -264,7 +264,7 @@ def read_landmarks(
   Raises:
     MediaError: shape, type, a value that is not finite, or one outside -25 %..125 % of the crop.
   """
-  points = _load(path, limits)
+  points = load_array(path, limits)
   expected = [(LANDMARKS, 2)] if clip is None else _per_frame(clip, (LANDMARKS, 2))
   if points.shape not in expected or points.dtype.kind not in "fiu":
     raise MediaError(
@@ -308,7 +308,7 @@ def read_segmentation(
     MediaError: another mode, shape or type, or an id outside 0..classes-1.
   """
   npy = pathlib.Path(path).suffix.lower() == ".npy"
-  ids = _load(path, limits) if npy else _read_map(path, limits)
+  ids = load_array(path, limits) if npy else _read_map(path, limits)
   shapes = [("y", "x")] if clip is None else _per_frame(clip, ("y", "x"))
   fits = ids.ndim == len(shapes[0]) and (clip is None or ids.shape[0] in {s[0] for s in shapes})
   if not fits or ids.dtype.kind not in "iu" or not ids.size:
@@ -342,7 +342,7 @@ def _read_map(path, limits: MediaLimits) -> np.ndarray:
   data = _read(path, limits)
   try:
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-      _check_pixels(str(path), *image.size, limits)
+      check_pixels(str(path), *image.size, limits)
       if image.mode not in ("L", "P"):
         raise MediaError(
           f"{path}: a class map of mode {image.mode} - expected mode L or P, class ids and not "
@@ -359,9 +359,9 @@ def _read_map(path, limits: MediaLimits) -> np.ndarray:
     ) from error
 
 
-def _load(path, limits: MediaLimits) -> np.ndarray:
+def load_array(path, limits: MediaLimits) -> np.ndarray:
   """An array file, mapped and not read, so that a header cannot ask for memory."""
-  _check_file(path, limits)
+  check_file(path, limits)
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError, EOFError, SyntaxError) as error:
@@ -376,10 +376,11 @@ def _load(path, limits: MediaLimits) -> np.ndarray:
 
 
 def _read(path, limits: MediaLimits) -> bytes:
-  return _check_file(path, limits).read_bytes()
+  return check_file(path, limits).read_bytes()
 
 
-def _check_file(path, limits: MediaLimits) -> pathlib.Path:
+def check_file(path, limits: MediaLimits) -> pathlib.Path:
+  """The path of a file that exists and is not too large."""
   if not os.path.isfile(path):
     raise MediaError(f"{path}: no such file - check the folder and the index")
   size = os.path.getsize(path)
@@ -388,7 +389,8 @@ def _check_file(path, limits: MediaLimits) -> pathlib.Path:
   return pathlib.Path(path)
 
 
-def _check_pixels(name: str, width: int, height: int, limits: MediaLimits) -> None:
+def check_pixels(name: str, width: int, height: int, limits: MediaLimits) -> None:
+  """Refuses what its header says is too large to decode."""
   if width * height > limits.max_pixels:
     raise MediaError(
       f"{name}: {width}x{height} pixels by its header - at most {limits.max_pixels} pixels are "

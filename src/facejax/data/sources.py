@@ -1,0 +1,111 @@
+"""Where samples come from: index -> decoded Sample. The official JSON format is in llava.py."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from facejax.config import SyntheticConfig
+from facejax.types import Kind, Medium, Refusal, Sample, Turn
+
+
+class Source(Protocol):
+  """A set of samples in a fixed order. Each is a pure function of its index."""
+
+  @property
+  def refusals(self) -> tuple[Refusal, ...]:
+    """Samples that were found unusable when the source was made."""
+    ...
+
+  def __len__(self) -> int:
+    """Usable samples."""
+    ...
+
+  def __getitem__(self, index: int) -> Sample:
+    """Decodes a sample. Raises MediaError, naming it, where its media cannot be decoded."""
+    ...
+
+  def name(self, index: int) -> str:
+    """What people call the sample, for messages."""
+    ...
+
+  def fingerprint(self) -> dict:
+    """What the samples are, as JSON values: equal exactly where the samples are equal."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticSource:
+  """Faces drawn by faces/synthetic.py, with questions about what was drawn.
+
+  Sample i is face(seed=i); its tasks, their order and the wording are drawn from (seed, i), each
+  task as often as any other. With two kinds, pictures and clips alternate.
+
+  Attributes:
+    config: which faces, how many, which tasks.
+    image_size: pixels a side.
+    seed: of the questions; the faces follow from their index alone.
+    kinds: of sample i: kinds[i % len(kinds)].
+    frames: of a clip.
+  """
+
+  config: SyntheticConfig
+  image_size: int
+  seed: int = 0
+  kinds: Sequence[Kind] = ("image",)
+  frames: int = 8
+  refusals: tuple[Refusal, ...] = ()
+
+  def __post_init__(self):
+    from facejax.faces import questions
+
+    unknown = [task for task in self.config.tasks if task not in questions.TASKS]
+    if unknown:
+      raise ValueError(
+        f"data.synthetic.tasks has {unknown[0]!r} - expected some of {', '.join(questions.TASKS)}"
+      )
+
+  def __len__(self) -> int:
+    return self.config.faces
+
+  def __getitem__(self, index: int) -> Sample:
+    kind = self.kinds[index % len(self.kinds)]
+    medium, labels = self._draw(kind, index)
+    from facejax.faces import questions
+
+    rng = np.random.default_rng((self.seed, index))
+    turns: list[Turn] = []
+    for task in rng.permutation(self.config.tasks)[: self.config.turns]:
+      start = "" if turns else f"<{kind}>\n"
+      turns.append(Turn("human", start + questions.question(task, rng)))
+      turns.append(Turn("gpt", questions.answer(task, labels, rng)))
+    return Sample(self.name(index), tuple(turns), (medium,))
+
+  def _draw(self, kind: Kind, index: int):
+    from facejax.faces import synthetic
+
+    size, split = self.image_size, self.config.split
+    if kind == "image":
+      face = synthetic.face(index, size=size, split=split)
+      frame = (face.image[None], face.landmarks[None], face.segmentation[None])
+    else:
+      face = synthetic.clip(index, frames=self.frames, size=size, split=split)
+      frame = (face.image, face.landmarks, face.segmentation)
+    pixels, landmarks, segmentation = frame
+    return Medium(kind, pixels, landmarks / np.float32(size), segmentation), face.labels
+
+  def name(self, index: int) -> str:
+    """The face's split and seed."""
+    return f"synthetic/{self.config.split}/{index}"
+
+  def fingerprint(self) -> dict:
+    """All settings: the renderer is part of the library."""
+    return {
+      "source": "synthetic",
+      **{k: list(v) if isinstance(v, tuple) else v for k, v in vars(self.config).items()},
+      "image_size": self.image_size,
+      "seed": self.seed,
+      "kinds": list(self.kinds),
+      "frames": self.frames,
+    }
