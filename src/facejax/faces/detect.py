@@ -4,9 +4,10 @@
                                    |
                                    +--crop--> [256 256 3] and the points in its pixels
 
-Runs MediaPipe's two small models with LiteRT (extra `faces`), about 4 ms a face, and follows its
-published pipeline. `install` fetches them once; nothing else here touches the network. The
-short-range detector is made for selfies: a face below about a tenth of the photo's side is missed.
+Runs MediaPipe's two small models with LiteRT (extra `faces`) as its published pipeline does, in
+about 20 ms for a photo of 512x600 on one core. `install` fetches them once; nothing else here
+touches the network. Limits: a face below a tenth of the photo's longer side is missed (it was made
+for selfies), and one that is upside down comes out wrong; up to 90 degrees of tilt are fine.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from facejax.faces.landmarks import from_mediapipe
 CROP = 256  # Pixels a side (Face-LLaVA).
 _SCORE = 0.5  # Least confidence of a face, and of a mesh; MediaPipe's default.
 _OVERLAP = 0.3  # Boxes of one face overlap at least this much (intersection over union).
+_CLOSE = 0.3  # Share of the view's side that a face should take for its box to be trusted.
 _ENLARGE = 1.5  # The mesh looks at a square so much larger than the box.
 
 
@@ -204,20 +206,33 @@ class LiteRTDetector:
     return [detection for detection in found if detection]
 
   def _faces(self, image):
-    """(box [4], eyes [2 2], score) of each face, in pixels of the photograph."""
+    """(box [4], eyes [2 2], score) of each face, in pixels of the photograph.
+
+    A face that is small in the photo is looked at again from close by (our choice). At a tenth of
+    the photo's side the first look alone put landmarks 29 % of the distance between the outer eye
+    corners off, the second one 1.5 % (one photograph, scaled).
+    """
     y, x = image.shape[:2]
-    view = _View((x / 2, y / 2), max(y, x), 0.0)
+    for face in self._look(image, _View((x / 2, y / 2), max(y, x), 0.0)):
+      box = face[0]
+      side = max(box[2] - box[0], box[3] - box[1])
+      if side < _CLOSE * max(y, x):
+        close = _View(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), side / _CLOSE, 0.0)
+        again = [seen for seen in self._look(image, close) if _overlap(box, seen[0][None])[0] > 0.1]
+        face = again[0] if again else face
+      yield face
+
+  def _look(self, image, view: _View) -> list[tuple[np.ndarray, np.ndarray, float]]:
     size = self._detector.get_input_details()[0]["shape"][1]
     # Black beyond the photograph, values in [-1, 1].
-    pixels = view.of(image, size, beyond="black") / 127.5 - 1
-    outputs = _run(self._detector, pixels)
+    outputs = _run(self._detector, view.of(image, size, beyond="black") / 127.5 - 1)
     regressors = next(o for o in outputs if o.shape[-1] == 16)[0] / size
     scores = next(o for o in outputs if o.shape[-1] == 1)[0, :, 0]
-    scores = _sigmoid(scores)
     boxes, points = decode(regressors, self._anchors)
-    for box, eyes, score in suppress(boxes, points[:, :2], scores):
-      corners = view.to_photo(box.reshape(2, 2))
-      yield corners.reshape(4), view.to_photo(eyes), score
+    return [
+      (view.to_photo(box.reshape(2, 2)).reshape(4), view.to_photo(eyes), score)
+      for box, eyes, score in suppress(boxes, points[:, :2], _sigmoid(scores))
+    ]
 
   def _landmarks(self, image, box, eyes, score) -> Detection | None:
     """Runs the face mesh on the upright view of a face; None where it sees no face."""
