@@ -6,7 +6,7 @@
     read_segmentation  .png, .npy -> [y x], or [T y x] for a clip
 
 Every refusal is a `MediaError` that names the file, what was found, what was expected and what to
-do. Nothing is fetched, nothing outside the named file is read. `resize` makes media square.
+do. Nothing is fetched, nothing outside the named file is read. resize.py makes media square.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps
 
-from facejax.data.resize import resize as resize
 from facejax.types import LANDMARKS
 
 CROP = 256  # Pixels a side of the face crop that landmark files refer to (Face-LLaVA).
