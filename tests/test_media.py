@@ -266,6 +266,14 @@ def test_a_wrong_frame_count_is_corrected(tmp_path, monkeypatch):
   np.testing.assert_allclose(_levels(clip), clip.indices, atol=0.4)
 
 
+def test_a_count_that_never_settles_is_refused(tmp_path, monkeypatch):
+  """Kills: an endless loop on a damaged file that decodes differently each time."""
+  counts = iter(range(5, 99))
+  monkeypatch.setattr(media, "_decode", lambda path, wanted, limits: (next(counts), {}))
+  with pytest.raises(media.MediaError, match=r"v.mp4: decodes to another number of frames"):
+    media.read_video(_video(tmp_path / "v.mp4"), 4)
+
+
 def test_rotation_is_applied(tmp_path):
   """Kills: a phone's portrait clip on its side, or turned the wrong way."""
   data = bytearray(_video(tmp_path / "v.mp4").read_bytes())

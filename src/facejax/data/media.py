@@ -155,12 +155,13 @@ def read_video(path: str | os.PathLike, frames: int, limits: MediaLimits = Media
   check_file(path, limits)
   try:
     total = _header_frames(path, limits)
-    while True:
+    for _ in range(3):
       indices = np.linspace(0, max(total - 1, 0), frames, dtype=int)
       count, chosen = _decode(path, set(indices.tolist()), limits)
       if count == total:
         return Clip(np.stack([chosen[i] for i in indices]), indices, total)
       total = count
+    raise MediaError(f"{path}: decodes to another number of frames each time - encode it again")
   except (MediaError, ModuleNotFoundError):
     raise
   # PyAV's errors derive from OSError, ValueError and others, by the code FFmpeg returned.
