@@ -1,0 +1,236 @@
+"""State <-> disk <-> state, exactly. workdir/STAGE/checkpoints/STEP/{params, train, meta}.
+
+`params` has all parameters, enough to answer with; `train` the optimiser, the step and the key;
+`meta` says in JSON what the run was. Orbax writes a folder of another name and renames it when it
+is complete, so a process killed at any moment leaves the last complete checkpoint.
+
+A resume compares, in this order, before any array is read:
+  1 `meta`: a difference that changes the mathematics or the data is refused, by name
+  2 names, shapes and types of the arrays
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import orbax.checkpoint as ocp
+
+from facejax import config_io, weights
+from facejax.config import RunConfig, StageConfig
+from facejax.state import TrainState
+
+_ITEMS = ("params", "train", "meta")
+
+
+def steps_in(stage_dir: Path) -> list[int]:
+  """Steps of the complete checkpoints of a stage, ascending; [] if there are none."""
+  folder = stage_dir / "checkpoints"
+  if not folder.is_dir():
+    return []
+  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+class Checkpoints:
+  """The checkpoints of a stage. Use it in a `with` statement: leaving it waits for the writer."""
+
+  def __init__(self, stage_dir: Path, keep: int | None):
+    """Opens stage_dir/checkpoints, of which the `keep` newest stay (None: all)."""
+    self.folder = stage_dir.absolute() / "checkpoints"
+    handlers = {name: ocp.StandardCheckpointHandler() for name in _ITEMS[:2]}
+    self._manager = ocp.CheckpointManager(
+      self.folder,
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+      item_handlers={**handlers, "meta": ocp.JsonCheckpointHandler()},
+    )
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._manager.close()
+
+  def latest(self) -> int | None:
+    """Step of the newest checkpoint, complete on disk, or None."""
+    self._manager.wait_until_finished()
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: TrainState, meta: Mapping) -> None:
+    """Starts to write; returns when the state may be donated to the next step."""
+    with jax.transfer_guard("allow"):  # Orbax copies to the host, which the loop forbids elsewhere
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          params=ocp.args.StandardSave(state.params),
+          train=ocp.args.StandardSave(_train_item(state)),
+          meta=ocp.args.JsonSave({**meta, "step": step}),
+        ),
+      )
+
+  def meta(self, step: int) -> dict:
+    """What the run that saved `step` was."""
+    restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+    return restored.meta
+
+  def restore(self, step: int, abstract: TrainState) -> TrainState:
+    """Reads a state onto the layout of `abstract`, which may be another mesh's: exact.
+
+    Raises ValueError if names, shapes or types differ, or if the files are damaged.
+    """
+    where = self.folder / str(step)
+    saved = self._manager.item_metadata(step)
+    items = {"params": abstract.params, "train": _train_item(abstract)}
+    for name, tree in items.items():
+      _compare_arrays(saved[name].tree, tree, f"{where}/{name}")
+    arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+    try:
+      restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+    except Exception as error:
+      raise _damaged(where, error) from error
+    flat = flax.traverse_util.flatten_dict(restored["params"], sep="/")
+    pick = lambda half: flax.traverse_util.unflatten_dict(
+      {n: flat[n] for n in flax.traverse_util.flatten_dict(half, sep="/")}, sep="/"
+    )
+    halves = pick(abstract.trainable), pick(abstract.frozen)
+    train = restored["train"]
+    return TrainState(train["step"], *halves, train["opt_state"], train["rng"])
+
+
+def _train_item(state: TrainState) -> dict:
+  return {"opt_state": state.opt_state, "step": state.step, "rng": state.rng}
+
+
+def _damaged(where: Path, error: Exception) -> ValueError:
+  reason = " ".join(str(error).split())[:300]
+  return ValueError(
+    f"checkpoint {where} cannot be read: {reason} - expected the files as they were written - "
+    "remove this folder to fall back to the checkpoint before it"
+  )
+
+
+def _compare_arrays(saved: Any, target: Any, where: str) -> None:
+  """Raises ValueError naming each leaf that differs; Orbax would name no leaf, or cast silently."""
+  found, wanted = _described(saved), _described(target)
+  problems = [
+    f"{name}: saved {found.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
+    for name in sorted(set(found) | set(wanted))
+    if found.get(name) != wanted.get(name)
+  ]
+  if problems:
+    raise ValueError(f"{where} does not fit the run:\n  " + "\n  ".join(problems))
+
+
+def _described(tree: Any) -> dict[str, str]:
+  """`name: shape@dtype` of the leaves; names do not depend on the types of the containers."""
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+  described = {}
+  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x = jax.eval_shape(jax.random.key_data, x)  # what Orbax stores of a key
+    described[name(path)] = f"{list(x.shape)}@{x.dtype}"
+  return described
+
+
+def load_params(folder: str | Path, step: int | None = None, shardings: Any = None) -> dict:
+  """All parameters of a checkpoint; nothing else is read.
+
+  Args:
+    folder: of a stage, or a workdir, whose last trained stage is taken.
+    step: which checkpoint; the newest if None.
+    shardings: tree of shardings; the first local device holds everything if None.
+
+  Raises FileNotFoundError if there is no checkpoint, ValueError if it is damaged.
+  """
+  item = _params_item(_stage_dir(Path(folder)), step)
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  places = flax.traverse_util.flatten_dict(shardings, sep="/") if shardings else {}
+  targets = {
+    name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places.get(name, device))
+    for name, x in _saved(item).items()
+  }
+  return flax.traverse_util.unflatten_dict(_read(item, targets), sep="/")
+
+
+def load_run(workdir: str | Path, stage: str | None = None) -> tuple[RunConfig, dict, Path]:
+  """(config, parameters, stage folder) of a stage's newest checkpoint; the last stage if None.
+
+  The config is data from the checkpoint's JSON; nothing of it is executed. Raises as load_params.
+  """
+  stage_dir = _stage_dir(Path(workdir) / stage if stage else Path(workdir))
+  item = _params_item(stage_dir, None)
+  with Checkpoints(stage_dir, keep=None) as checkpoints:
+    saved = checkpoints.meta(int(item.parent.name))
+  config = config_io.from_dict(RunConfig, saved["config"])
+  return config, load_params(stage_dir, int(item.parent.name)), stage_dir
+
+
+def load_init(workdir: Path, stage: StageConfig, abstract: TrainState) -> weights.Loaded:
+  """Parameters that a stage starts from, in the types and layout of `abstract`.
+
+  Raises:
+    FileNotFoundError: the earlier stage has no checkpoint, or the file does not exist.
+    ValueError: a parameter is missing, unexpected or of another shape; see weights.compare_names.
+  """
+  if stage.init_from.endswith(".safetensors"):
+    return weights.load_weights(stage.init_from, abstract.params, stage.new)
+  item = _params_item(workdir / stage.init_from, None)
+  targets = flax.traverse_util.flatten_dict(abstract.params, sep="/")
+  saved = _saved(item)
+  names = weights.compare_names(
+    targets, {name: x.shape for name, x in saved.items()}, stage.new, str(item)
+  )
+  anywhere = next(iter(targets.values())).sharding
+  arrays = _read(
+    item, {name: targets.get(name, _unsplit(x, anywhere)) for name, x in saved.items()}
+  )
+  return weights.Loaded({name: arrays[name] for name in names[0]}, *names)
+
+
+def _unsplit(leaf: Any, like: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+  everywhere = jax.sharding.NamedSharding(like.mesh, jax.sharding.PartitionSpec())
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
+
+def _stage_dir(folder: Path) -> Path:
+  """The folder itself if it is a stage's, else that of its stage that was trained last."""
+  if not folder.is_dir():
+    raise FileNotFoundError(f"{folder} does not exist; expected the --workdir of a training run")
+  if steps_in(folder):
+    return folder
+  trained = [path for path in folder.iterdir() if path.is_dir() and steps_in(path)]
+  if not trained:
+    raise FileNotFoundError(
+      f"{folder} has no checkpoint: expected {folder}/STAGE/checkpoints/STEP - train first"
+    )
+  return max(
+    trained, key=lambda path: (path / "checkpoints" / str(steps_in(path)[-1])).stat().st_mtime
+  )
+
+
+def _params_item(stage_dir: Path, step: int | None) -> Path:
+  steps = steps_in(stage_dir)
+  if not steps or step not in (None, *steps):
+    wanted = "a checkpoint" if step is None else f"step {step}"
+    raise FileNotFoundError(f"{stage_dir} has not {wanted}; it has the steps {steps}")
+  return stage_dir.absolute() / "checkpoints" / str(steps[-1] if step is None else step) / "params"
+
+
+def _saved(item: Path) -> dict[str, Any]:
+  """Shape and type of each parameter in a checkpoint, by name."""
+  try:
+    tree = ocp.Checkpointer(ocp.StandardCheckpointHandler()).metadata(item).item_metadata.tree
+  except Exception as error:
+    raise _damaged(item, error) from error
+  return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+def _read(item: Path, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+  """Reads the arrays of an item by name, in the types and layout of `targets`."""
+  tree = flax.traverse_util.unflatten_dict(dict(targets), sep="/")
+  reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+  try:
+    restored = reader.restore(item, args=ocp.args.StandardRestore(tree))
+  except Exception as error:
+    raise _damaged(item, error) from error
+  return flax.traverse_util.flatten_dict(restored, sep="/")

@@ -1,0 +1,105 @@
+"""What a run was, as JSON, and whether a resume is the same run. RunConfig, Pipeline -> dict.
+
+A name is that of the command line, such as model.dtype or stages.stage1.optim.peak_lr. Of the data
+the fingerprint counts, not the settings: its entries are named data.seed, data.rows, and so on.
+"""
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from facejax import config_io
+from facejax.config import RunConfig
+
+_PACKAGES = ("facejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+# What may differ without asking: how long and how often, on which devices, in which pieces. With
+# another mesh, `accumulate` or `remat` the sums are equal up to the rounding of another order.
+_FREE = (
+  r"(mesh|evaluate|versions|devices)\..*",
+  r"checkpoint_every|keep|log_every",
+  r"model\.remat",
+  r"stages\.{stage}\.(steps|accumulate|rows|modalities)",  # rows, modalities: in the fingerprint
+  r"stages\.(?!{stage}\.).*",  # another stage
+)
+
+
+class Difference(NamedTuple):
+  """One named value of the saved run and of this one."""
+
+  name: str
+  old: Any
+  new: Any
+  free: bool  # changes neither the mathematics nor the data
+
+  def __str__(self) -> str:
+    return f"{self.name}: {self.old!r} -> {self.new!r}"
+
+
+def describe(config: RunConfig, stage: str, fingerprint: Mapping, mesh: Mesh) -> dict:
+  """The record that is saved with each checkpoint; `fingerprint` is the pipeline's."""
+  record = {
+    "stage": stage,
+    "config": config_io.to_dict(config),
+    "fingerprint": dict(fingerprint),
+    "devices": dict(mesh.shape),
+    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+  }
+  return json.loads(json.dumps(record))  # tuples become lists, as they will be when read back
+
+
+def differences(saved: Mapping, current: Mapping) -> list[Difference]:
+  """Every named value that differs between two records of a stage."""
+  old, new = _named(saved), _named(current)
+  free = "|".join(f"(?:{pattern})" for pattern in _FREE)
+  free = free.replace("{stage}", re.escape(current["stage"]))
+  return [
+    Difference(name, old.get(name), new.get(name), bool(re.fullmatch(free, name)))
+    for name in sorted(set(old) | set(new))
+    if old.get(name) != new.get(name)
+  ]
+
+
+def check(saved: Mapping, current: Mapping, allow_change: Sequence[str], where: str) -> list[str]:
+  """Lines that say what has changed, if all of it is free or allowed.
+
+  An entry of allow_change allows the value of that name, or all values of that group: "data",
+  "stages.stage1.optim". Raises ValueError listing each difference that is not allowed.
+  """
+  allowed = [entry.removeprefix("config.") for entry in allow_change]
+  covered = lambda name: any(name == entry or name.startswith(f"{entry}.") for entry in allowed)
+  found = differences(saved, current)
+  if refused := [d for d in found if not d.free and not covered(d.name)]:
+    lines = "\n  ".join(map(str, refused))
+    raise ValueError(
+      f"{where} was saved by a run with other settings (saved -> now):\n  {lines}\n"
+      "These change the mathematics or the data. Set them back, or accept them with "
+      f"--allow-change={','.join(d.name for d in refused)}"
+    )
+  return [str(d) for d in found]
+
+
+def _named(record: Mapping) -> dict[str, Any]:
+  """A record as {dotted name: value}; of the config's data section the fingerprint stands in."""
+  config = {name: value for name, value in record["config"].items() if name != "data"}
+  tree = {
+    **config,
+    "data": record["fingerprint"],
+    "devices": record["devices"],
+    "versions": record["versions"],
+  }
+  flat: dict[str, Any] = {}
+
+  def walk(value, name):
+    if isinstance(value, Mapping) and value:
+      for key, inner in value.items():
+        walk(inner, f"{name}.{key}" if name else str(key))
+    else:
+      flat[name] = value
+
+  walk(tree, "")
+  return flat

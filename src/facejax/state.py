@@ -1,0 +1,107 @@
+"""What training carries from step to step. FaceMLLM, StageConfig, mesh -> TrainState.
+
+Gradients and optimiser slots exist for the trainable half alone. The state is born sharded: shapes
+first, then layouts, then one compiled initialisation that writes each slice where it lives.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from facejax import stages
+from facejax.config import StageConfig
+from facejax.models import face_mllm
+from facejax.models.face_mllm import FaceMLLM
+from facejax.optim import make_optimizer
+from facejax.sharding import AxisRules, param_shardings
+
+
+@flax.struct.dataclass
+class TrainState:
+  """One pytree in, one pytree out of a step."""
+
+  step: jax.Array  # int32: updates done, which is also the next batch's number
+  trainable: Any  # float32 masters
+  frozen: Any  # in the compute dtype
+  opt_state: optax.OptState
+  rng: jax.Array  # the key that fresh parameters were drawn with
+
+  @property
+  def params(self) -> dict:
+    """All parameters in one tree."""
+    return stages.merge(self.trainable, self.frozen)
+
+
+def abstract_state(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> TrainState:
+  """Shapes, types and shardings of a stage's state; nothing is computed.
+
+  Frozen parameters are held in the compute dtype: with bfloat16 that halves them, and the forward
+  pass casts to it anyway. Trainable ones stay float32. Raises ValueError as stages.split does.
+  """
+  trainable, frozen = stages.split(face_mllm.init_shapes(model.config), stage)
+  held = jnp.dtype(model.config.dtype)
+  frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, held), frozen)
+  optimizer = make_optimizer(stage.optim, stage.steps)
+  layouts = [_layout(tree, mesh, model.rules) for tree in (trainable, frozen)]
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  opt_state = jax.eval_shape(optimizer.init, trainable)
+  opt_layout = optax.tree_utils.tree_map_params(
+    optimizer,
+    lambda _, sharding: sharding,
+    opt_state,
+    layouts[0],
+    transform_non_params=lambda _: everywhere,
+  )
+  shapes = TrainState(
+    step=jax.ShapeDtypeStruct((), jnp.int32),
+    trainable=trainable,
+    frozen=frozen,
+    opt_state=opt_state,
+    rng=jax.eval_shape(lambda: jax.random.key(0)),
+  )
+  layout = TrainState(everywhere, *layouts, opt_layout, everywhere)
+  place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+  return jax.tree.map(place, shapes, layout)
+
+
+def _layout(tree: Any, mesh: Mesh, rules: AxisRules) -> Any:
+  return param_shardings(tree, mesh, rules) if tree else {}
+
+
+def init_state(
+  model: FaceMLLM,
+  stage: StageConfig,
+  abstract: TrainState,
+  seed: int,
+  loaded: Mapping[str, jax.Array] | None = None,
+) -> TrainState:
+  """Fresh parameters from `seed`, except those of `loaded` ("/"-joined name -> placed array).
+
+  A parameter that is loaded is never drawn: it is no output of the compiled initialisation.
+  """
+  loaded = loaded or {}
+  target = flax.traverse_util.flatten_dict(abstract.params, sep="/")
+  fresh = {name: x for name, x in target.items() if name not in loaded}
+  rng = jax.random.key(seed)
+
+  def draw(rng):
+    flat = flax.traverse_util.flatten_dict(face_mllm.init(model.config, rng), sep="/")
+    return {name: flat[name].astype(x.dtype) for name, x in fresh.items()}
+
+  drawn = jax.jit(draw, out_shardings=_shardings(fresh))(rng)
+  params = flax.traverse_util.unflatten_dict({**loaded, **drawn}, sep="/")
+  trainable, frozen = stages.split(params, stage)
+  optimizer = make_optimizer(stage.optim, stage.steps)
+  opt_state = jax.jit(optimizer.init, out_shardings=_shardings(abstract.opt_state))(trainable)
+  step, rng = jax.device_put((jnp.int32(0), rng), (abstract.step.sharding, abstract.rng.sharding))
+  return TrainState(step, trainable, frozen, opt_state, rng)
+
+
+def _shardings(abstract: Any) -> Any:
+  return jax.tree.map(lambda x: x.sharding, abstract)

@@ -1,0 +1,104 @@
+"""Parameters <-> one .safetensors file, strictly. params <-> {"decoder/embedding": array, ...}.
+
+A name that only one side has is an error unless it was announced: a loader that skips what it does
+not know trains a half-random model without saying so.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+
+class Loaded(NamedTuple):
+  """Parameters by "/"-joined name, and what became of each name."""
+
+  params: dict[str, jax.Array]
+  loaded: tuple[str, ...]
+  missing: tuple[str, ...]  # of the model, not in the source; they start fresh
+  unused: tuple[str, ...]  # in the source, not of the model
+
+
+def save_weights(path: str | Path, params: Any, dtype: str | None = None) -> None:
+  """Writes a tree of parameters, each in its own type or all in `dtype` ("bfloat16", ...)."""
+  flat = flax.traverse_util.flatten_dict(params, sep="/")
+  arrays = {name: np.asarray(jax.device_get(x)) for name, x in flat.items()}
+  if dtype:
+    arrays = {name: x.astype(jax.numpy.dtype(dtype)) for name, x in arrays.items()}
+  contiguous = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+  safetensors.numpy.save_file(contiguous, path, metadata={"format": "facejax"})
+
+
+def load_weights(path: str | Path, shapes: Any, new: Sequence[str] = ()) -> Loaded:
+  """Reads the parameters of a model from a file, each process only the slices that it holds.
+
+  Args:
+    path: a .safetensors file whose names are ours.
+    shapes: tree of ShapeDtypeStruct, whose dtype the result gets, and whose sharding if it has one.
+    new: regular expressions of names that only one side may have.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: names or shapes differ; lists all of them.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"weights {path} do not exist; check init_from")
+  targets = flax.traverse_util.flatten_dict(shapes, sep="/")
+  with safetensors.safe_open(path, framework="np") as file:
+    found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    loaded, missing, unused = compare_names(targets, found, new, str(path))
+    read = lambda name: _place(targets[name], file.get_slice(name).__getitem__)
+    return Loaded({name: read(name) for name in loaded}, loaded, missing, unused)
+
+
+def _place(target: jax.ShapeDtypeStruct, read: Callable[[tuple], np.ndarray]) -> jax.Array:
+  """An array on the devices; `read` is asked for the slices of this process alone."""
+  sharding = target.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  piece = lambda index: np.asarray(read(index or ...)).astype(target.dtype)
+  return jax.make_array_from_callback(target.shape, sharding, piece)
+
+
+def compare_names(
+  targets: Mapping[str, Any], found: Mapping[str, Sequence[int]], new: Sequence[str], where: str
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+  """(loaded, missing, unused) names, sorted.
+
+  Args:
+    targets: the model's parameters by name, anything with a shape.
+    found: shapes in the source by name.
+    new: regular expressions; a name of one side alone must match one in full.
+    where: the source, for the message.
+
+  Raises ValueError listing every name that is missing, unexpected or of another shape.
+  """
+  announced = lambda name: any(re.fullmatch(pattern, name) for pattern in new)
+  missing = tuple(sorted(set(targets) - set(found)))
+  unused = tuple(sorted(set(found) - set(targets)))
+  loaded = tuple(sorted(set(targets) & set(found)))
+  problems = []
+  for name in missing:
+    if not announced(name):
+      near = difflib.get_close_matches(name, unused, 1)
+      hint = f"; near it: {near[0]}" if near else ""
+      problems.append(f"missing: {name} {list(targets[name].shape)}{hint}")
+  problems += [f"unexpected: {n} {list(found[n])}" for n in unused if not announced(n)]
+  for name in loaded:
+    if tuple(found[name]) != tuple(targets[name].shape):
+      problems.append(
+        f"shape: {name} is {list(found[name])}, the model has {list(targets[name].shape)}"
+      )
+  if problems:
+    raise ValueError(
+      f"{where} does not fit the model ({len(problems)} differences):\n  "
+      + "\n  ".join(problems)
+      + "\nParameters that start fresh or stay unused must match a pattern of the stage's `new`."
+    )
+  return loaded, missing, unused
