@@ -159,7 +159,7 @@ class LlavaSource:
       outline = [(file.kind, file.segmentation is not None) for file in record.files]
       self._form.text(name, record.conversation, outline)
       for file in record.files:
-        _check_files(file)
+        _check_files(file, name)
     except ValueError as error:
       return Refusal(name, str(error))
     return record
@@ -287,18 +287,21 @@ def _shown(value: Any) -> str:
   return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _check_files(file: _File) -> None:
-  """What can be known about the files without decoding pixels."""
+def _check_files(file: _File, name: str) -> None:
+  """What can be known about the files without decoding pixels. Raises MediaError."""
   frames: tuple[None, ...] = () if file.kind == "image" else (None,)
-  if file.kind == "image":
-    headers.check_image(file.path)
-  else:
-    headers.check_exists(file.path)
-  if file.landmarks:
-    headers.check_array(file.landmarks, (*frames, LANDMARKS, 2))
-    if file.kind == "image":  # 544 bytes; those of a clip wait for its number of frames
-      media.read_landmarks(file.landmarks)
-  if file.segmentation and file.segmentation.suffix.lower() == ".npy":
-    headers.check_array(file.segmentation, (*frames, None, None))
-  elif file.segmentation:
-    headers.check_image(file.segmentation)
+  try:
+    if file.kind == "image":
+      headers.check_image(file.path)
+    else:
+      headers.check_exists(file.path)
+    if file.landmarks:
+      headers.check_array(file.landmarks, (*frames, LANDMARKS, 2))
+      if file.kind == "image":  # 544 bytes; those of a clip wait for its number of frames
+        media.read_landmarks(file.landmarks)
+    if file.segmentation and file.segmentation.suffix.lower() == ".npy":
+      headers.check_array(file.segmentation, (*frames, None, None))
+    elif file.segmentation:
+      headers.check_image(file.segmentation)
+  except MediaError as error:
+    raise MediaError(f"sample {name!r}: {error}") from error

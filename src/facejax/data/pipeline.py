@@ -8,6 +8,7 @@ The Grain graph has no filter and packs nothing at run time, so the step number 
 position: a resumed run starts at its step, and no iterator state is saved.
 """
 
+import contextlib
 from collections.abc import Iterator
 
 import grain
@@ -15,10 +16,9 @@ import jax
 from absl import flags
 
 from facejax.config import MODALITIES, DataConfig, ModelConfig
-from facejax.data import rows as rows_
 from facejax.data.llava import LlavaSource
 from facejax.data.media import MediaError
-from facejax.data.rows import Row, RowFormat
+from facejax.data.rows import Row, RowFormat, collate, empty, encode
 from facejax.data.sources import Source, SyntheticSource
 from facejax.data.tokenizer import Tokenizer
 from facejax.types import Batch, Kind, Refusal
@@ -106,7 +106,10 @@ class Pipeline:
     self._process = jax.process_index() if process_index is None else process_index
     processes = jax.process_count() if process_count is None else process_count
     if rows % processes:
-      raise ValueError(f"rows={rows} a step do not divide over {processes} processes")
+      raise ValueError(
+        f"rows={rows} a step do not divide over {processes} processes - expected a multiple - "
+        "change the stage's rows"
+      )
     self.local_rows = rows // processes
     if not len(self.source):
       raise ValueError("the source has no usable sample (0) - check the index in data.llava.index")
@@ -177,22 +180,23 @@ class Pipeline:
         flags.FLAGS.mark_as_parsed()
       ready = ready.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(self._data.workers))
     block: list[tuple[Row, Refusal | None]] = []
-    for row in ready:
-      block.append(row)
-      if len(block) == self.local_rows:
-        yield _collect(block)
-        block = []
+    with contextlib.closing(iter(ready)) as stream:  # ends threads and processes on a break too
+      for row in stream:
+        block.append(row)
+        if len(block) == self.local_rows:
+          yield _collect(block)
+          block = []
 
   def _row(self, index: int) -> tuple[Row, Refusal | None]:
     """Row `index` of all rows that this process ever reads."""
     step, row = divmod(index, self.local_rows)
     sample = int(self._order[step * self._rows + self._process * self.local_rows + row])
     try:
-      return rows_.encode([self.source[sample]], [sample], self.form), None
+      return encode([self.source[sample]], [sample], self.form), None
     except MediaError as error:
-      return rows_.empty(self.form), Refusal(self.source.name(sample), str(error))
+      return empty(self.form), Refusal(self.source.name(sample), str(error))
 
 
 def _collect(block: list[tuple[Row, Refusal | None]]) -> tuple[Batch, tuple[Refusal, ...]]:
-  batch = rows_.collate([row for row, _ in block])
+  batch = collate([row for row, _ in block])
   return batch, tuple(refusal for _, refusal in block if refusal)

@@ -75,8 +75,8 @@ class RowFormat:
       prompt: nothing is supervised, the sequence ends where the answer starts.
 
     Raises:
-      ValueError: media and placeholders differ, too many media or tokens for a row, nothing to
-        learn from, or what data/chat.py refuses.
+      ValueError: media and placeholders differ, too many media or tokens for a row, or what
+        data/chat.py refuses: an unanswered question, an empty answer, an unknown role.
     """
     self._check_media(sample, conversation, [kind for kind, _ in media])
     lengths = [
@@ -87,8 +87,6 @@ class RowFormat:
       encoded = chat.encode(
         conversation, self.tokenizer, self.template, lengths, frames=frames, sample=sample
       )
-      if not encoded.supervised.any():
-        raise ValueError(f"sample {sample!r} has no answer to learn from - add one or remove it")
     else:
       if not conversation or conversation[-1].role != "human":
         raise ValueError(
@@ -123,8 +121,8 @@ class RowFormat:
     for kind in _KINDS:
       if kinds.count(kind) > self.table.slots(kind):
         raise ValueError(
-          f"sample {sample!r} has {kinds.count(kind)} {kind}s, a row has {self.table.slots(kind)} "
-          f"{kind} slots - raise data.{kind}s_per_row"
+          f"sample {sample!r} has {kinds.count(kind)} {kind}(s), a row has "
+          f"{self.table.slots(kind)} {kind} slot(s) - raise data.{kind}s_per_row"
         )
 
   def selected(self, medium: Medium) -> Medium:
