@@ -1,0 +1,118 @@
+"""Light on the head, the background, and the camera: flat colours -> a picture.
+
+The relief is a sum of separable Gaussians, so its slopes are two small matrix products
+[Y K] @ [K X] rather than one full-resolution pass per bump.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from facejax.faces import geometry
+from facejax.faces.geometry import Pose, project
+from facejax.faces.scene import Light, Scene, Sensor
+
+# Bumps: place (landmark indices averaged, plus an offset), spread x and y, height; face units.
+_BUMPS = (
+  ((27, 28), (0, 0), 0.10, 0.26, 0.10),  # bridge
+  ((30,), (0, -0.02), 0.13, 0.12, 0.16),  # tip of the nose
+  ((31,), (0, -0.04), 0.08, 0.08, 0.05),
+  ((35,), (0, -0.04), 0.08, 0.08, 0.05),
+  ((37, 38, 40, 41), (0, -0.03), 0.24, 0.14, -0.10),  # eye sockets
+  ((43, 44, 46, 47), (0, -0.03), 0.24, 0.14, -0.10),
+  ((19,), (0, 0.02), 0.32, 0.09, 0.05),  # brow ridge
+  ((24,), (0, 0.02), 0.32, 0.09, 0.05),
+  ((41, 48), (-0.10, -0.02), 0.30, 0.24, 0.12),  # cheeks
+  ((46, 54), (0.10, -0.02), 0.30, 0.24, 0.12),
+  ((8, 57), (0, 0.02), 0.20, 0.12, 0.06),  # chin
+  ((57,), (0, 0.11), 0.22, 0.05, -0.035),  # under the lip
+  ((51,), (0, 0.02), 0.26, 0.05, 0.04),  # lips
+  ((57,), (0, -0.04), 0.24, 0.05, 0.05),
+  ((19, 24), (0, -0.45), 0.60, 0.30, 0.06),  # forehead
+)
+
+
+class Relief:
+  """Slopes of one head's surface on the pixel grid: depends on the pose, not on the light."""
+
+  def __init__(self, scene: Scene, points: np.ndarray, pose: Pose, size: int):
+    places = np.array(
+      [points[list(ids)].mean(0) + np.array((*shift, 0)) for ids, shift, *_ in _BUMPS]
+    )
+    xy = project(places, pose) / pose.scale
+    spread = np.array([(sx, sy) for _, _, sx, sy, _ in _BUMPS])
+    height = np.array([bump[4] for bump in _BUMPS])
+    # Sagging cheeks cast more relief with age; smiles and cheek raisers round them.
+    height[8:10] *= 1 + 0.5 * max(scene.action_units.get(6, 0), scene.action_units.get(12, 0))
+    grid = (np.arange(size) + 0.5) / pose.scale
+    dx = (grid - xy[:, :1]) / spread[:, :1]
+    dy = (grid - xy[:, 1:]) / spread[:, 1:]
+    gx, gy = np.exp(-(dx**2)), np.exp(-(dy**2)) * height[:, None]
+    slope_x = gy.T @ (gx * -2 * dx / spread[:, :1])
+    slope_y = (gy * -2 * dy / spread[:, 1:]).T @ gx
+    middle = project(np.array([[0.0, 0.1, -0.1]]), pose)[0] / pose.scale
+    # The head itself: a flattened ball, 1.25 wide and 1.6 tall, flat beyond its rim.
+    u = np.clip((grid - middle[0]) / 1.25, -0.85, 0.85)
+    v = np.clip((grid - middle[1]) / 1.6, -0.85, 0.85)
+    depth = np.sqrt(np.maximum(1 - (u**2)[None] - (v**2)[:, None], 0.12))
+    self._normal_x = (u[None] * 0.8 / depth - slope_x).astype(np.float32)
+    self._normal_y = (v[:, None] * 0.62 / depth - slope_y).astype(np.float32)
+    self._length = np.sqrt(self._normal_x**2 + self._normal_y**2 + 1)
+
+  def shade(self, light: Light, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
+    """Factor [Y X 1] about 0.5..1.3 and highlight [Y X 1] 0..1 for light from (x, y)."""
+    z = np.sqrt(max(1 - x * x - y * y, 0.15))
+    facing = (self._normal_x * x + self._normal_y * y + z) / self._length
+    facing = np.maximum(facing, 0)
+    shine = np.clip(facing - 0.93, 0, 1) * 3
+    # Normalised so that a frontal surface keeps its colour for any direction of the light.
+    factor = (
+      light.ambient + light.diffuse * (facing + 0.25 * (1 - z)) + (0.62 - light.ambient) * 0.6
+    )
+    return factor[..., None], shine[..., None]
+
+
+def background(scene: Scene, size: int) -> np.ndarray:
+  """A gradient with soft blobs and a little cloth-like grain: [Y X 3] float32, 0..255."""
+  rng = np.random.default_rng([6, scene.noise_seed])
+  first, second = rng.uniform(25, 230, (2, 3))
+  angle = rng.uniform(0, 2 * np.pi)
+  t = np.linspace(-0.5, 0.5, size)
+  ramp = 0.5 + t[None] * np.cos(angle) + t[:, None] * np.sin(angle)
+  count = int(rng.integers(2, 7))
+  places, spreads = rng.uniform(-0.5, 0.5, (2, count, 1)), rng.uniform(0.05, 0.3, (2, count, 1))
+  gx, gy = np.exp(-(((t - places) / spreads) ** 2))
+  strength = rng.uniform(-70, 70, (count, 3))
+  spots = np.stack([(gy.T * strength[:, c]) @ gx for c in range(3)], -1)
+  image = first + ramp[..., None] * (second - first) + spots
+  coarse = Image.fromarray(rng.normal(0, 1, (14, 14)).astype(np.float32))
+  grain = np.asarray(coarse.resize((size, size), Image.Resampling.BILINEAR))
+  return (image + grain[..., None] * rng.uniform(0, 14)).astype(np.float32)
+
+
+def skin_grain(scene: Scene, size: int) -> np.ndarray:
+  """Unevenness of the skin that grows with age: factors [Y X 1] about 1, float32."""
+  rng = np.random.default_rng([7, scene.noise_seed])
+  old = geometry.ageing(scene.age + scene.identity.looks_older[2])
+  coarse = rng.standard_normal((size // 2, size // 2), np.float32)
+  grain = Image.fromarray(coarse).resize((size, size), Image.Resampling.BILINEAR)
+  return (1 + np.float32(0.006 + 0.05 * old) * np.asarray(grain))[..., None]
+
+
+def photograph(picture: np.ndarray, sensor: Sensor, seed: int) -> np.ndarray:
+  """What a camera makes of a picture [Y X 3] in 0..255: blur, contrast, noise, JPEG; uint8."""
+  rng = np.random.default_rng([8, seed])
+  if sensor.blur > 0.25:
+    # A separable [b, 1 - 2b, b] kernel; the border keeps its own value.
+    b = np.float32(0.3 * sensor.blur)
+    picture[1:-1] += b * (picture[:-2] + picture[2:] - 2 * picture[1:-1])
+    picture[:, 1:-1] += b * (picture[:, :-2] + picture[:, 2:] - 2 * picture[:, 1:-1])
+  noise = rng.standard_normal(picture.shape, np.float32)
+  picture = (picture - 118) * np.float32(sensor.gain) + 118 + noise * np.float32(sensor.noise)
+  pixels = np.clip(picture, 0, 255).astype(np.uint8)
+  if not sensor.jpeg:
+    return pixels
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, "JPEG", quality=sensor.jpeg)
+  return np.array(Image.open(buffer))
