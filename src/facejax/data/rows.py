@@ -136,7 +136,7 @@ class RowFormat:
 
 def placeholders(conversation: Sequence[Turn]) -> list[Kind]:
   """The kinds of media that the questions name, in order."""
-  texts = [turn.text for turn in conversation if turn.role == "human"]
+  texts = [turn.text for turn in conversation if turn.role != "gpt"]
   return [kind for text in texts for kind in _PLACEHOLDER.findall(text)]
 
 

@@ -44,7 +44,7 @@ class SyntheticSource:
 
   Attributes:
     config: which faces, how many, which tasks.
-    image_size: pixels a side.
+    image_size: pixels a side; below the renderer's smallest size, that one is drawn.
     seed: of the questions; the faces follow from their index alone.
     kinds: of sample i: kinds[i % len(kinds)].
     frames: of a clip.
@@ -76,7 +76,7 @@ class SyntheticSource:
 
     rng = np.random.default_rng((self.seed, index))
     turns: list[Turn] = []
-    for task in rng.permutation(self.config.tasks)[: self.config.turns]:
+    for task in rng.permutation(self.config.tasks)[: self.config.turns].tolist():
       start = "" if turns else f"<{kind}>\n"
       turns.append(Turn("human", start + questions.question(task, rng)))
       turns.append(Turn("gpt", questions.answer(task, labels, rng)))
@@ -85,7 +85,7 @@ class SyntheticSource:
   def _draw(self, kind: Kind, index: int):
     from facejax.faces import synthetic
 
-    size, split = self.image_size, self.config.split
+    size, split = max(self.image_size, synthetic.MIN_SIZE), self.config.split
     if kind == "image":
       face = synthetic.face(index, size=size, split=split)
       frame = (face.image[None], face.landmarks[None], face.segmentation[None])
