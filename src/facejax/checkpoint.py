@@ -180,16 +180,10 @@ def load_init(workdir: Path, stage: StageConfig, abstract: TrainState) -> weight
   names = weights.compare_names(
     targets, {name: x.shape for name, x in saved.items()}, stage.new, str(item)
   )
-  anywhere = next(iter(targets.values())).sharding
-  arrays = _read(
-    item, {name: targets.get(name, _unsplit(x, anywhere)) for name, x in saved.items()}
-  )
+  everywhere = abstract.step.sharding
+  unused = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere)
+  arrays = _read(item, {name: targets.get(name, unused(x)) for name, x in saved.items()})
   return weights.Loaded({name: arrays[name] for name in names[0]}, *names)
-
-
-def _unsplit(leaf: Any, like: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-  everywhere = jax.sharding.NamedSharding(like.mesh, jax.sharding.PartitionSpec())
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
 
 
 def _stage_dir(folder: Path) -> Path:

@@ -19,18 +19,18 @@ from facejax.config import StageConfig
 from facejax.models import face_mllm
 from facejax.models.face_mllm import FaceMLLM
 from facejax.optim import make_optimizer
-from facejax.sharding import AxisRules, param_shardings
+from facejax.sharding import param_shardings
 
 
 @flax.struct.dataclass
 class TrainState:
   """One pytree in, one pytree out of a step."""
 
-  step: jax.Array  # int32: updates done, which is also the next batch's number
+  step: Any  # int32 scalar: updates done, which is also the next batch's number
   trainable: Any  # float32 masters
   frozen: Any  # in the compute dtype
   opt_state: optax.OptState
-  rng: jax.Array  # the key that fresh parameters were drawn with
+  rng: Any  # the key that fresh parameters were drawn with
 
   @property
   def params(self) -> dict:
@@ -48,14 +48,14 @@ def abstract_state(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> TrainStat
   held = jnp.dtype(model.config.dtype)
   frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, held), frozen)
   optimizer = make_optimizer(stage.optim, stage.steps)
-  layouts = [_layout(tree, mesh, model.rules) for tree in (trainable, frozen)]
+  layout_of = lambda tree: param_shardings(tree, mesh, model.rules) if tree else {}
   everywhere = NamedSharding(mesh, PartitionSpec())
   opt_state = jax.eval_shape(optimizer.init, trainable)
   opt_layout = optax.tree_utils.tree_map_params(
     optimizer,
     lambda _, sharding: sharding,
     opt_state,
-    layouts[0],
+    layout_of(trainable),
     transform_non_params=lambda _: everywhere,
   )
   shapes = TrainState(
@@ -65,13 +65,15 @@ def abstract_state(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> TrainStat
     opt_state=opt_state,
     rng=jax.eval_shape(lambda: jax.random.key(0)),
   )
-  layout = TrainState(everywhere, *layouts, opt_layout, everywhere)
+  layout = TrainState(
+    step=everywhere,
+    trainable=layout_of(trainable),
+    frozen=layout_of(frozen),
+    opt_state=opt_layout,
+    rng=everywhere,
+  )
   place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
   return jax.tree.map(place, shapes, layout)
-
-
-def _layout(tree: Any, mesh: Mesh, rules: AxisRules) -> Any:
-  return param_shardings(tree, mesh, rules) if tree else {}
 
 
 def init_state(

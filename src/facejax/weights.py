@@ -62,7 +62,7 @@ def load_weights(path: str | Path, shapes: Any, new: Sequence[str] = ()) -> Load
 def _place(target: jax.ShapeDtypeStruct, read: Callable[[tuple], np.ndarray]) -> jax.Array:
   """An array on the devices; `read` is asked for the slices of this process alone."""
   sharding = target.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  piece = lambda index: np.asarray(read(index or ...)).astype(target.dtype)
+  piece = lambda index: np.asarray(read(index)).astype(target.dtype)
   return jax.make_array_from_callback(target.shape, sharding, piece)
 
 

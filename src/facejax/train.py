@@ -1,0 +1,365 @@
+"""Trains the stages of a run, in order. RunConfig, workdir -> checkpoints and metrics.
+
+  workdir/STAGE/checkpoints/STEP/   params, train, meta: see checkpoint.py
+  workdir/STAGE/metrics.jsonl       a record every log_every steps, beside TensorBoard event files
+  workdir/STAGE/refused.jsonl       samples that could not be used, with the reason
+  workdir/STAGE/config.json         the resolved config
+
+Parameters come, in this order, from
+  1 the stage's own newest checkpoint, with resume=True
+  2 the stage's init_from: an earlier stage's newest checkpoint or a .safetensors file
+  3 the run's seed: what init_from lacks and the stage names as new, or everything
+"""
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from facejax import checkpoint, config_io, logs, losses, meta, stages, workdirs
+from facejax.config import RunConfig, StageConfig
+from facejax.data.pipeline import Pipeline
+from facejax.models.face_mllm import FaceMLLM
+from facejax.optim import global_norm, learning_rate, make_optimizer
+from facejax.sharding import batch_sharding, constrain, make_mesh
+from facejax.signals import StopRequest
+from facejax.state import TrainState, abstract_state, init_state
+from facejax.types import Batch, Refusal, tree_of_shapes
+
+# sysexits.h: a temporary failure, try again. A run that was asked to stop has saved its state and
+# waits for --resume; a scheduler must not take it for finished (0) or broken (1, 2).
+INTERRUPTED = 75
+
+# Below this, one bad file is not yet a share: 1 of the first 8 samples would be 12 %.
+_JUDGED_FROM = 1000  # samples
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+class NonFiniteLoss(ValueError):
+  """The loss, a gradient or a parameter is no longer a number; the message says where."""
+
+
+class TooManyRefused(ValueError):
+  """More samples are unusable than data.max_refused allows."""
+
+
+def train(
+  config: RunConfig,
+  workdir: str | Path,
+  *,
+  stages: Sequence[str] | None = None,
+  resume: bool = False,
+  overwrite: bool = False,
+  allow_change: Sequence[str] = (),
+) -> int:
+  """Trains; returns 0, or INTERRUPTED (75) after SIGTERM or Ctrl-C, with the state saved.
+
+  Args:
+    config: the run.
+    workdir: folder of the run; each stage has a folder in it.
+    stages: those to run, in the config's order; all if None.
+    resume: go on from what is there, stage by stage.
+    overwrite: remove the folders of these stages first.
+    allow_change: names of settings that may differ from the resumed run; see meta.check.
+
+  Raises:
+    FileExistsError: a stage's folder has content, and neither resume nor overwrite is set.
+    FileNotFoundError: weights or an earlier stage to start from do not exist.
+    ValueError: the settings do not fit each other, the parameters, or the resumed run.
+    NonFiniteLoss, TooManyRefused: the run stopped.
+  """
+  use_compile_cache()
+  workdir = Path(workdir)
+  names = workdirs.selected(config, stages)
+  workdirs.check_sources(config, workdir, names)
+  mesh = make_mesh(config.mesh)
+  for name in names:
+    _check_rows(name, config.stages[name], mesh)
+  workdirs.prepare(workdir, names, resume, overwrite)
+  with jax.set_mesh(mesh), StopRequest() as stop:
+    for name in names:
+      if not _train_stage(config, workdir, name, mesh, allow_change, stop):
+        _say(f"{name}: stopped and saved; continue with --resume")
+        return INTERRUPTED
+  return 0
+
+
+def use_compile_cache() -> None:
+  """Keeps compiled programs in ~/.cache/facejax/xla, or where JAX_COMPILATION_CACHE_DIR says."""
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "facejax" / "xla"))
+
+
+def make_train_step(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> Step:
+  """The jitted step; call it under jax.set_mesh(mesh). It consumes (donates) the state.
+
+  Micro-batch a has the rows a, a + A, a + 2A, ... of a batch, so that cutting a batch moves nothing
+  between devices. Gradients are summed and divided once by the number of target tokens.
+
+  The metrics are float32 scalars: loss (nats a target token), weight (target tokens), the norms of
+  the gradient before clipping, of the update and of the trainable parameters after it, and the
+  learning rate of this update.
+  """
+  abstract = abstract_state(model, stage, mesh)
+  optimizer = make_optimizer(stage.optim, stage.steps)
+  rate = learning_rate(stage.optim, stage.steps)
+  A = stage.accumulate
+
+  def loss(trainable, frozen, batch):
+    logits = model.apply({"params": stages.merge(trainable, frozen)}, batch)
+    return losses.next_token(logits, batch.targets, batch.loss_weights)
+
+  def cut(x):
+    x = x.reshape(x.shape[0] // A, A, *x.shape[1:]).swapaxes(0, 1)
+    return constrain(x, model.rules, None, "batch")
+
+  def train_step(state: TrainState, batch: Batch):
+    def add(sums, micro):
+      value = jax.value_and_grad(loss, has_aux=True)(state.trainable, state.frozen, micro)
+      return jax.tree.map(jnp.add, sums, value), None
+
+    zero = jnp.zeros((), jnp.float32)
+    zeros = ((zero, zero), jax.tree.map(jnp.zeros_like, state.trainable))
+    ((total, weight), grads), _ = jax.lax.scan(add, zeros, jax.tree.map(cut, batch))
+    grads = jax.tree.map(lambda g: losses.per_weight(g, weight), grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    metrics = {
+      "loss": losses.per_weight(total, weight),
+      "weight": weight,
+      "grad_norm": global_norm(grads),
+      "update_norm": global_norm(updates),
+      "param_norm": global_norm(trainable),
+      "learning_rate": rate(state.step),
+    }
+    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+    return new, metrics
+
+  layout = jax.tree.map(lambda x: x.sharding, abstract)
+  return jax.jit(
+    train_step,
+    donate_argnums=0,
+    in_shardings=(layout, batch_sharding(mesh, model.rules)),
+    out_shardings=(layout, NamedSharding(mesh, PartitionSpec())),
+  )
+
+
+def put(batch: Batch, rows: int, mesh: Mesh) -> Batch:
+  """This process's NumPy rows -> arrays of all `rows` rows over the mesh."""
+  sharding = batch_sharding(mesh)
+  place = lambda x: jax.make_array_from_process_local_data(
+    sharding, np.asarray(x), (rows, *x.shape[1:])
+  )
+  return jax.tree.map(place, batch)
+
+
+def _check_rows(name: str, stage: StageConfig, mesh: Mesh) -> None:
+  """Raises ValueError unless each micro-batch divides over the devices that split the rows."""
+  axes = batch_sharding(mesh).spec[0]
+  parts = math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
+  if stage.rows % (stage.accumulate * parts):
+    raise ValueError(
+      f"stages.{name}.rows={stage.rows}: expected a multiple of {stage.accumulate * parts}, that is "
+      f"accumulate={stage.accumulate} times {parts} devices along the rows of a batch; change rows, "
+      "accumulate or mesh"
+    )
+
+
+class _Stage(NamedTuple):
+  """What the loop of one stage needs, besides the state."""
+
+  name: str
+  folder: Path
+  config: RunConfig
+  stage: StageConfig
+  pipeline: Any
+  mesh: Mesh
+  step: Step
+  checkpoints: checkpoint.Checkpoints
+  record: dict  # meta
+
+
+def _train_stage(
+  config: RunConfig,
+  workdir: Path,
+  name: str,
+  mesh: Mesh,
+  allow_change: Sequence[str],
+  stop: StopRequest,
+) -> bool:
+  """Trains one stage to its end; False if it was asked to stop before."""
+  stage, folder = config.stages[name], workdir / name
+  model = FaceMLLM(config.model)
+  pipeline = Pipeline(config.model, config.data, stage.rows, stage.modalities)
+  record = meta.describe(config, name, pipeline.fingerprint(), mesh)
+  abstract = abstract_state(model, stage, mesh)
+  with checkpoint.Checkpoints(folder, config.keep) as checkpoints:
+    done = checkpoints.latest()
+    if done is not None:
+      where = f"{folder}/checkpoints/{done}"
+      for line in meta.check(checkpoints.meta(done), record, allow_change, where):
+        _say(f"{name}: changed since step {done}: {line}")
+      if done >= stage.steps:
+        _say(f"{name}: finished at step {done}, {where}")
+        return True
+      state = checkpoints.restore(done, abstract)
+      _say(f"{name}: resumed at step {done} from {where}")
+    else:
+      state = _fresh(config, workdir, name, model, abstract)
+    if jax.process_index() == 0:
+      (folder / "config.json").write_text(config_io.to_json(config))
+    _describe(name, stage, state, mesh)
+    step = make_train_step(model, stage, mesh)
+    run = _Stage(name, folder, config, stage, pipeline, mesh, step, checkpoints, record)
+    finished = _loop(run, state, done or 0, stop)
+    _say(f"{name}: saved {folder}/checkpoints/{checkpoints.latest()}")
+    return finished
+
+
+def _fresh(
+  config: RunConfig, workdir: Path, name: str, model: FaceMLLM, abstract: TrainState
+) -> TrainState:
+  stage = config.stages[name]
+  if not stage.init_from:
+    return init_state(model, stage, abstract, config.seed)
+  found = checkpoint.load_init(workdir, stage, abstract)
+  _say(f"{name}: {len(found.loaded)} parameters from {stage.init_from}")
+  for what, names in (("fresh", found.missing), ("unused", found.unused)):
+    if names:
+      _say(f"{name}: {len(names)} {what}: {', '.join(names)}")
+  return init_state(model, stage, abstract, config.seed, found.params)
+
+
+def _describe(name: str, stage: StageConfig, state: TrainState, mesh: Mesh) -> None:
+  _say(f"{name}: mesh {dict(mesh.shape)}, {mesh.devices.size} {mesh.devices.flat[0].platform}")
+  _say(f"parameters\n{tree_of_shapes(state.params)}")
+  _say(stages.table(state.params, stage))
+
+
+class _Pending(NamedTuple):
+  """A step whose numbers are still being computed."""
+
+  done: int
+  metrics: dict[str, jax.Array]
+  samples: np.ndarray  # sample_id of its rows
+  tokens: int
+  wait: float
+
+
+def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool:
+  """Steps start, ..., steps - 1; False if asked to stop before the last. Consumes the state.
+
+  The numbers of a step are read after the next one was dispatched, so that the device never waits
+  for Python, except where a checkpoint is due: what is saved is known to be finite.
+  """
+  stage, every = run.stage, run.config.checkpoint_every
+  refusals = _Refusals(run, start)
+  with (
+    logs.Metrics(run.folder, start) as metrics,
+    logs.Progress(run.name, start, stage.steps) as progress,
+    contextlib.closing(run.pipeline.batches(start, stage.steps)) as batches,
+    jax.transfer_guard("disallow"),  # a copy that nobody asked for would stall every step
+  ):
+    report = functools.partial(_report, run, start, metrics, progress, logs.Window())
+    pending = None
+    for done in range(start + 1, stage.steps + 1):
+      asked = time.perf_counter()
+      batch, refused = next(batches)
+      wait = time.perf_counter() - asked
+      if done == start + 1:
+        _say(f"batch, of process 0\n{tree_of_shapes(batch)}")
+      refusals.add(done, refused)
+      state, values = run.step(state, put(batch, stage.rows, run.mesh))
+      if pending:
+        report(pending)
+      tokens = int(np.count_nonzero(batch.segment_ids)) * jax.process_count()
+      pending = _Pending(done, values, np.asarray(batch.sample_id), tokens, wait)
+      stopping = stop.requested(done)
+      if stopping or done % every == 0 or done == stage.steps:
+        report(pending)
+        pending = None
+        run.checkpoints.save(done, state, run.record)
+      if stopping and done < stage.steps:
+        return False
+  return True
+
+
+def _report(
+  run: _Stage,
+  start: int,
+  metrics: logs.Metrics,
+  progress: logs.Progress,
+  window: logs.Window,
+  pending: _Pending,
+) -> None:
+  """Reads a step's numbers; raises NonFiniteLoss, or logs them when a record is due."""
+  done, stage = pending.done, run.stage
+  values = {name: float(x) for name, x in jax.device_get(pending.metrics).items()}
+  if not all(map(math.isfinite, values.values())):
+    raise NonFiniteLoss(_non_finite(run, pending, values))
+  window.add(values["loss"], values["weight"], pending.tokens, pending.wait)
+  progress.advance(done)
+  # The first step has a record of its own: it holds the compilation.
+  if done == start + 1 or done % run.config.log_every == 0 or done == stage.steps:
+    record = {**values, **window.close()}
+    metrics.write(done, record)
+    progress.show(done, logs.line(record))
+
+
+def _non_finite(run: _Stage, pending: _Pending, values: dict[str, float]) -> str:
+  """Where the numbers ended: step, values, samples, and what to go back to."""
+  wrong = ", ".join(f"{name} {x}" for name, x in values.items() if not math.isfinite(x))
+  samples = [run.pipeline.name(int(i)) for i in np.unique(pending.samples) if i >= 0]
+  last = run.checkpoints.latest()
+  good = "none yet" if last is None else f"{run.folder}/checkpoints/{last}"
+  return (
+    f"stage {run.name}, step {pending.done}: {wrong} (loss {values['loss']}) - expected finite "
+    f"numbers - samples of the batch: {', '.join(samples)} - last good checkpoint: {good} - look at "
+    f"these samples, or lower stages.{run.name}.optim.peak_lr or set clip_norm, then --resume"
+  )
+
+
+class _Refusals:
+  """refused.jsonl and the limit on its length. Each process counts the rows that it reads."""
+
+  def __init__(self, run: _Stage, start: int):
+    process = jax.process_index()
+    self._path = run.folder / (f"refused.{process}.jsonl" if process else "refused.jsonl")
+    self._rows = run.stage.rows // jax.process_count()
+    self._limit = run.config.data.max_refused
+    self._count = sum(1 for record in logs.rewind(self._path, start) if record["step"])
+    if not start:
+      self._path.unlink(missing_ok=True)
+      self._append(0, run.pipeline.refusals)  # found before the first step; the source judged them
+
+  def _append(self, step: int, refused: Sequence[Refusal]) -> None:
+    for refusal in refused:
+      logs.append(self._path, {"step": step, "id": refusal.id, "reason": refusal.reason})
+
+  def add(self, step: int, refused: Sequence[Refusal]) -> None:
+    """Records what step's batch lacks. Raises TooManyRefused above data.max_refused."""
+    self._append(step, refused)
+    self._count += len(refused)
+    seen = max(step * self._rows, _JUDGED_FROM)
+    if refused and self._count > self._limit * seen:
+      latest = "; ".join(f"{refusal.id}: {refusal.reason}" for refusal in refused[:3])
+      raise TooManyRefused(
+        f"{self._count} of {step * self._rows} samples refused by step {step} - expected at most "
+        f"data.max_refused={self._limit} of {seen} - latest: {latest} - all are in {self._path}; "
+        "repair or remove them, or raise data.max_refused"
+      )
+
+
+def _say(text: str) -> None:
+  if jax.process_index() == 0:
+    print(text, flush=True)

@@ -1,0 +1,79 @@
+"""The folders of a run: which stages, from what, and may they be written. All before any work."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from facejax.checkpoint import steps_in
+from facejax.config import RunConfig, one_of
+
+
+def selected(config: RunConfig, stages: Sequence[str] | None) -> list[str]:
+  """The stages to run, in the config's order. Raises ValueError for a name it does not have."""
+  for name in stages or ():
+    one_of("--stages", name, list(config.stages))
+  return [name for name in config.stages if stages is None or name in stages]
+
+
+def check_sources(config: RunConfig, workdir: Path, names: Sequence[str]) -> None:
+  """Raises unless each stage's init_from exists, or is trained before the stage, to its end."""
+  order = list(config.stages)
+  for name in names:
+    source = config.stages[name].init_from
+    if source.endswith(".safetensors"):
+      if not Path(source).is_file():
+        raise FileNotFoundError(f"stages.{name}.init_from={source}: no such file")
+    elif source:
+      earlier = order[: order.index(name)]
+      if source not in earlier:
+        raise ValueError(
+          f"stages.{name}.init_from='{source}': expected '', a .safetensors file or an earlier stage "
+          f"({', '.join(earlier) or 'there is none'})"
+        )
+      if source not in names:
+        _check_trained(workdir, source, config.stages[source].steps, name)
+
+
+def _check_trained(workdir: Path, source: str, steps: int, name: str) -> None:
+  done = steps_in(workdir / source)
+  if not done:
+    raise FileNotFoundError(
+      f"stage {name} starts from {source}, but {workdir / source} has no checkpoint; train it "
+      f"first: --stages={source},{name}"
+    )
+  if done[-1] < steps:
+    raise ValueError(
+      f"stage {name} starts from {source}, which stopped at step {done[-1]} of {steps}; finish it: "
+      f"--stages={source},{name} --resume"
+    )
+
+
+def prepare(workdir: Path, names: Sequence[str], resume: bool, overwrite: bool) -> None:
+  """Makes the stages' folders, emptied with `overwrite`.
+
+  Only a folder that looks like a stage's (config.json or checkpoints/ in it) is ever removed, and
+  none is if another is not. Raises FileExistsError if there is content that may not be touched.
+  """
+  if resume and overwrite:
+    raise ValueError("--resume and --overwrite exclude each other; use one of them")
+  used = [p for p in (workdir / name for name in names) if p.exists() and any(p.iterdir())]
+  if used and not (resume or overwrite):
+    raise FileExistsError(
+      f"{used[0]} has content: expected an empty or new folder; use --resume or --overwrite"
+    )
+  for folder in used if overwrite else ():
+    if not ((folder / "config.json").is_file() or (folder / "checkpoints").is_dir()):
+      raise FileExistsError(
+        f"{folder} has neither config.json nor checkpoints/, so it is no stage's folder and "
+        "--overwrite does not remove it; move it away"
+      )
+  if jax.process_index() == 0:
+    for folder in used if overwrite else ():
+      shutil.rmtree(folder)
+    for name in names:
+      (workdir / name).mkdir(parents=True, exist_ok=True)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("workdir")
