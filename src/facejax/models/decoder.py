@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from facejax.config import DecoderConfig
 from facejax.models.attention import attend, rope, rope_table
-from facejax.models.layers import INIT, Dense, RMSNorm, matmul
+from facejax.models.layers import INIT, Dense, RMSNorm, matmul, unroll
 from facejax.sharding import AxisRules, constrain
 from facejax.types import Cache, typed
 
@@ -106,6 +106,7 @@ class Decoder(nn.Module):
       split_rngs={"params": True},
       in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
       length=cfg.layers,
+      unroll=unroll(cfg.layers),
     )
     self.blocks = scan(cfg, self.dtype, self.rules)
     self.norm = RMSNorm(cfg.eps, self.dtype)

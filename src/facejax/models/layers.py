@@ -24,6 +24,15 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def unroll(layers: int) -> int:
+  """How many scanned blocks to write out one after another: all of a small model, else one.
+
+  Four layers written out run 10 to 25 % faster on a CPU than as a loop; 32 would compile for
+  minutes (143 s against 46 s, a 7B step for 256 TPU chips). Parameters are stacked either way.
+  """
+  return layers if layers <= 4 else 1
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def matmul(x: jax.Array, w: jax.Array, out: Any) -> jax.Array:
   """[n i] @ [i o] with float32 sums, forward and backward; the result has type `out`.

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, UInt8
 
 from facejax.config import VitConfig
 from facejax.models.attention import Attention
-from facejax.models.layers import ACTIVATIONS, INIT, Dense, LayerNorm
+from facejax.models.layers import ACTIVATIONS, INIT, Dense, LayerNorm, unroll
 from facejax.sharding import AxisRules, constrain
 from facejax.types import typed
 
@@ -128,5 +128,11 @@ class Vit(nn.Module):
   def _blocks(self, x, count: int, name: str):
     if not count:
       return x
-    scan = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
+    scan = nn.scan(
+      Block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      length=count,
+      unroll=unroll(count),
+    )
     return scan(self.config, self.dtype, self.rules, name=name)(x)[0]
