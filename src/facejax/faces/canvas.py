@@ -7,7 +7,7 @@ a map at the final size. Coordinates are final pixels: (0.5, 0.5) is the first p
 import numpy as np
 from PIL import Image, ImageDraw
 
-from facejax.faces.geometry import Pose, project
+from facejax.faces.geometry import Pose, camera
 from facejax.faces.scene import Colour
 from facejax.faces.segmentation import CLASS_ID
 
@@ -35,6 +35,7 @@ class Canvas:
   def __init__(self, size: int, pose: Pose):
     self.size = size
     self.pose = pose
+    self._camera, self._centre = camera(pose)
     self.rgba = Image.new("RGBA", (size * OVERSAMPLING,) * 2)
     self.map = Image.new("L", (size, size))
     self._colours = ImageDraw.Draw(self.rgba)
@@ -42,7 +43,7 @@ class Canvas:
 
   def at(self, points: np.ndarray) -> np.ndarray:
     """[N, 3] face units -> [N, 2] pixels."""
-    return project(points, self.pose)
+    return points @ self._camera + self._centre
 
   def fill(self, points: np.ndarray, colour: Colour | None, name: str | None = None) -> None:
     """Fills a polygon [N, 3]: its pixels with a colour, its part of the map with a class."""

@@ -254,17 +254,24 @@ def express(points: np.ndarray, action_units: Mapping[int, float]) -> np.ndarray
   return p
 
 
+def camera(pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+  """Weak perspective as pixels = points @ matrix + centre: [3, 2] and [2]."""
+  yaw, pitch, roll = np.radians((pose.yaw, pose.pitch, pose.roll))
+  about_y = np.array(((np.cos(yaw), 0, np.sin(yaw)), (0, 1, 0), (-np.sin(yaw), 0, np.cos(yaw))))
+  about_x = np.array(
+    ((1, 0, 0), (0, np.cos(pitch), np.sin(pitch)), (0, -np.sin(pitch), np.cos(pitch)))
+  )
+  about_z = np.array(((np.cos(roll), -np.sin(roll), 0), (np.sin(roll), np.cos(roll), 0)))
+  return (about_z @ about_x @ about_y).T * pose.scale, np.array(pose.centre)
+
+
 def project(points: np.ndarray, pose: Pose) -> np.ndarray:
   """Turns points and projects them without perspective: [N, 3] face units -> [N, 2] pixels.
 
   A pixel's centre is at half-integers: (0.5, 0.5) is the middle of the first pixel.
   """
-  yaw, pitch, roll = np.radians((pose.yaw, pose.pitch, pose.roll))
-  x, y, z = points[:, 0], points[:, 1], points[:, 2]
-  x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
-  y = y * np.cos(pitch) + z * np.sin(pitch)
-  turned = np.stack((x * np.cos(roll) - y * np.sin(roll), x * np.sin(roll) + y * np.cos(roll)), 1)
-  return turned * pose.scale + np.asarray(pose.centre)
+  matrix, centre = camera(pose)
+  return points @ matrix + centre
 
 
 @functools.cache
