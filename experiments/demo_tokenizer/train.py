@@ -15,12 +15,12 @@ import numpy as np
 import sentencepiece
 
 from facejax.data import chat
-from facejax.faces import questions, synthetic
+from facejax.faces import questions, scene
 
 HERE = pathlib.Path(__file__).parent
 TARGET = HERE.parents[1] / "src/facejax/assets/demo_tokenizer.model"
 VOCABULARY = 1024
-FACES = 400  # Every phrasing and label occurs; 4000 faces move 3 % of the pieces.
+FACES = 400  # Every phrasing occurs; 4000 faces would change 100 of the 1024 pieces.
 
 
 def corpus() -> list[str]:
@@ -28,7 +28,7 @@ def corpus() -> list[str]:
   lines = []
   for seed in range(FACES):
     rng = np.random.default_rng(seed)
-    labels = synthetic.face(seed).labels
+    labels = scene.sample(seed, "train").labels
     for task in questions.TASKS:
       asked = questions.question(task, rng)
       lines.append(f"USER: {asked} ASSISTANT: {questions.answer(task, labels, rng)}")
