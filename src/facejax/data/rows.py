@@ -71,7 +71,7 @@ class RowFormat:
     Args:
       sample: id for error messages.
       conversation: its turns; with `prompt` the last one is the question to answer.
-      media: kind of each medium, and whether it has a segmentation map.
+      media: kind of each medium, and whether it has a map that is read.
       prompt: nothing is supervised, the sequence ends where the answer starts.
 
     Raises:
@@ -79,9 +79,7 @@ class RowFormat:
         data/chat.py refuses: an unanswered question, an empty answer, an unknown role.
     """
     self._check_media(sample, conversation, [kind for kind, _ in media])
-    lengths = [
-      self.table.count(kind, mapped and "segmentation" in self.reads) for kind, mapped in media
-    ]
+    lengths = [self.table.count(kind, mapped) for kind, mapped in media]
     frames = self.table.model.frames
     if not prompt:
       encoded = chat.encode(

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from facejax.config import SyntheticConfig
+from facejax.faces import questions, synthetic
 from facejax.types import Kind, Medium, Refusal, Sample, Turn
 
 
@@ -58,8 +59,6 @@ class SyntheticSource:
   refusals: tuple[Refusal, ...] = ()
 
   def __post_init__(self):
-    from facejax.faces import questions
-
     unknown = [task for task in self.config.tasks if task not in questions.TASKS]
     if unknown:
       raise ValueError(
@@ -72,8 +71,6 @@ class SyntheticSource:
   def __getitem__(self, index: int) -> Sample:
     kind = self.kinds[index % len(self.kinds)]
     medium, labels = self._draw(kind, index)
-    from facejax.faces import questions
-
     rng = np.random.default_rng((self.seed, index))
     turns: list[Turn] = []
     for task in rng.permutation(self.config.tasks)[: self.config.turns].tolist():
@@ -82,18 +79,15 @@ class SyntheticSource:
       turns.append(Turn("gpt", questions.answer(task, labels, rng)))
     return Sample(self.name(index), tuple(turns), (medium,))
 
-  def _draw(self, kind: Kind, index: int):
-    from facejax.faces import synthetic
-
+  def _draw(self, kind: Kind, index: int) -> tuple[Medium, synthetic.Labels]:
     size, split = max(self.image_size, synthetic.MIN_SIZE), self.config.split
-    if kind == "image":
-      face = synthetic.face(index, size=size, split=split)
-      frame = (face.image[None], face.landmarks[None], face.segmentation[None])
-    else:
-      face = synthetic.clip(index, frames=self.frames, size=size, split=split)
-      frame = (face.image, face.landmarks, face.segmentation)
-    pixels, landmarks, segmentation = frame
-    return Medium(kind, pixels, landmarks / np.float32(size), segmentation), face.labels
+    if kind == "video":
+      clip = synthetic.clip(index, frames=self.frames, size=size, split=split)
+      points = clip.landmarks / np.float32(size)
+      return Medium(kind, clip.image, points, clip.segmentation), clip.labels
+    face = synthetic.face(index, size=size, split=split)
+    points = face.landmarks / np.float32(size)
+    return Medium(kind, face.image[None], points[None], face.segmentation[None]), face.labels
 
   def name(self, index: int) -> str:
     """The face's split and seed."""
