@@ -53,9 +53,9 @@ MIRROR: tuple[int, ...] = (
 # correspondence. The 478-point mesh only adds irises at 468..477, so the same table serves both.
 # Jaw vertices lie on the mesh's border, which is a little inside the iBUG contour.
 MEDIAPIPE_468_TO_68: tuple[int, ...] = (
-  *(162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389),
-  *(71, 63, 105, 66, 107),
-  *(336, 296, 334, 293, 301),
+  *(127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356),
+  *(70, 63, 105, 66, 107),
+  *(336, 296, 334, 293, 300),
   *(168, 197, 5, 4),
   *(75, 97, 2, 326, 305),
   *(33, 160, 158, 133, 153, 144),
