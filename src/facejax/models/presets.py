@@ -29,15 +29,18 @@ def face_llava_7b(fusion: str = "released") -> ModelConfig:
 
 
 def demo(vocab: int) -> ModelConfig:
-  """A model that learns synthetic faces on a CPU in minutes: 64 tokens a picture."""
+  """A model that learns drawn faces on a CPU in minutes: 3.4 million parameters, 64 tokens a picture.
+
+  Most of them are in the encoder, which has to tell ages and seams; the language is simple.
+  """
   return ModelConfig(
     image=VitConfig(
-      image_size=112, patch=14, width=128, layers=4, heads=4, mlp=512, select_layer=-1
+      image_size=112, patch=14, width=192, layers=6, heads=6, mlp=768, select_layer=-1
     ),
     decoder=DecoderConfig(
       vocab=vocab,
       width=128,
-      layers=4,
+      layers=3,
       heads=4,
       kv_heads=2,
       head_width=32,
@@ -46,7 +49,7 @@ def demo(vocab: int) -> ModelConfig:
     ),
     fusion=FusionConfig(heads=4),
     segmentation=SegmentationConfig(mode="add", size=56, grid=8, width=64),
-    dtype="float32",
+    dtype="float32",  # bfloat16 is 1.2 to 1.5 times slower on a CPU with jax 0.10
     remat="none",
   )
 
