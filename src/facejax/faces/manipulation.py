@@ -39,9 +39,17 @@ def paste_mask(canvas: Canvas, seam: Seam, points: np.ndarray, segmentation: np.
   return (share * _PASTED[segmentation])[..., None]
 
 
-def donor_pixels(seam: Seam, flat: np.ndarray) -> np.ndarray:
-  """The donor's flat colours [Y X 3]: another skin, with more or less fine detail."""
-  changed = flat * np.exp(np.array(seam.colour, np.float32))
+def donor_pixels(
+  seam: Seam, flat: np.ndarray, mask: np.ndarray, light_ratio: np.ndarray
+) -> np.ndarray:
+  """The donor's flat colours [Y X 3]: another skin, with more or less fine detail.
+
+  `light_ratio` [Y X 1] is the donor's light over the target's. Its average along the border is
+  taken out, or a bright light would now and then cancel a dark skin and hide the seam.
+  """
+  ring = mask * (1 - mask)
+  level = float((ring * np.log(light_ratio)).sum() / max(float(ring.sum()), 1e-6))
+  changed = flat * np.exp(np.array(seam.colour, np.float32) - np.float32(level))
   blurred = changed.copy()
   blurred[1:-1, 1:-1] = (
     changed[:-2, 1:-1] + changed[2:, 1:-1] + changed[1:-1, :-2] + changed[1:-1, 2:]
@@ -49,11 +57,10 @@ def donor_pixels(seam: Seam, flat: np.ndarray) -> np.ndarray:
   return changed + np.float32(0.7 * seam.detail) * (changed - blurred)
 
 
-def ghosted(seam: Seam, picture: np.ndarray, mask: np.ndarray, scale: float) -> np.ndarray:
-  """Doubles the picture's edges in the ring where the paste is half transparent."""
-  x, y = (round(offset * scale) for offset in seam.ghost)
-  if not (x or y):
-    return picture
+def bordered(seam: Seam, picture: np.ndarray, mask: np.ndarray, scale: float) -> np.ndarray:
+  """Marks the ring where the paste is half transparent: brighter or darker, at times doubled."""
   ring = 4 * mask * (1 - mask)
-  moved = np.roll(picture, (y, x), (0, 1))
-  return picture + np.float32(0.6) * ring * (moved - picture)
+  x, y = (round(offset * scale) for offset in seam.ghost)
+  if x or y:
+    picture = picture + np.float32(0.6) * ring * (np.roll(picture, (y, x), (0, 1)) - picture)
+  return picture * (1 + np.float32(seam.edge) * ring)

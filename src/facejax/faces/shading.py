@@ -5,6 +5,7 @@ The relief is a sum of separable Gaussians, so its slopes are two small matrix p
 """
 
 import io
+import math
 
 import numpy as np
 from PIL import Image
@@ -62,33 +63,42 @@ class Relief:
 
   def shade(self, light: Light, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
     """Factor [Y X 1] about 0.5..1.3 and highlight [Y X 1] 0..1 for light from (x, y)."""
-    z = np.sqrt(max(1 - x * x - y * y, 0.15))
+    z = math.sqrt(max(1 - x * x - y * y, 0.15))
     facing = (self._normal_x * x + self._normal_y * y + z) / self._length
     facing = np.maximum(facing, 0)
     shine = np.clip(facing - 0.93, 0, 1) * 3
-    # Normalised so that a frontal surface keeps its colour for any direction of the light.
-    factor = (
-      light.ambient + light.diffuse * (facing + 0.25 * (1 - z)) + (0.62 - light.ambient) * 0.6
-    )
+    # Normalised so that a frontal surface keeps its colour for any direction of the light. Head
+    # room of 15 %: the lightest skin must not clip, or bright seams would vanish on it.
+    level = 0.25 * (1 - z) * light.diffuse + 0.4 * light.ambient + 0.372
+    factor = np.float32(0.85) * (level + light.diffuse * facing)
     return factor[..., None], shine[..., None]
 
 
 def background(scene: Scene, size: int) -> np.ndarray:
   """A gradient with soft blobs and a little cloth-like grain: [Y X 3] float32, 0..255."""
   rng = np.random.default_rng([6, scene.noise_seed])
-  first, second = rng.uniform(25, 230, (2, 3))
+  # Partly gray: fully saturated walls are rare.
+  first, second = rng.uniform(25, 230, (2, 3)) * 0.6 + rng.uniform(25, 230, (2, 1)) * 0.4
   angle = rng.uniform(0, 2 * np.pi)
   t = np.linspace(-0.5, 0.5, size)
-  ramp = 0.5 + t[None] * np.cos(angle) + t[:, None] * np.sin(angle)
   count = int(rng.integers(2, 7))
   places, spreads = rng.uniform(-0.5, 0.5, (2, count, 1)), rng.uniform(0.05, 0.3, (2, count, 1))
-  gx, gy = np.exp(-(((t - places) / spreads) ** 2))
-  strength = rng.uniform(-70, 70, (count, 3))
-  spots = np.stack([(gy.T * strength[:, c]) @ gx for c in range(3)], -1)
-  image = first + ramp[..., None] * (second - first) + spots
-  coarse = Image.fromarray(rng.normal(0, 1, (14, 14)).astype(np.float32))
-  grain = np.asarray(coarse.resize((size, size), Image.Resampling.BILINEAR))
-  return (image + grain[..., None] * rng.uniform(0, 14)).astype(np.float32)
+  strength = rng.uniform(-50, 50, (3, count, 1))
+  blob_x, blob_y = np.exp(-(((t - places) / spreads) ** 2))
+  # Gradient and blobs are sums of products of a row and a column: one matrix product per channel.
+  step, flat = (second - first)[:, None, None], np.ones((3, 1, size))
+  columns = np.concatenate((flat, step * t * np.sin(angle), strength * blob_y), 1)
+  rows = np.concatenate(
+    ((first + second)[:, None, None] / 2 + step * t * np.cos(angle), flat, [blob_x] * 3), 1
+  )
+  image = np.empty((size, size, 3), np.float32)
+  for channel, (column, row) in enumerate(zip(columns, rows, strict=True)):
+    image[..., channel] = column.astype(np.float32).T @ row.astype(np.float32)
+  coarse = Image.fromarray(
+    rng.standard_normal((14, 14), np.float32) * np.float32(rng.uniform(0, 14))
+  )
+  image += np.asarray(coarse.resize((size, size), Image.Resampling.BILINEAR))[..., None]
+  return image
 
 
 def skin_grain(scene: Scene, size: int) -> np.ndarray:
@@ -101,7 +111,10 @@ def skin_grain(scene: Scene, size: int) -> np.ndarray:
 
 
 def photograph(picture: np.ndarray, sensor: Sensor, seed: int) -> np.ndarray:
-  """What a camera makes of a picture [Y X 3] in 0..255: blur, contrast, noise, JPEG; uint8."""
+  """What a camera makes of a picture [Y X 3] in 0..255: blur, contrast, noise, JPEG; uint8.
+
+  The picture is float32 and is overwritten.
+  """
   rng = np.random.default_rng([8, seed])
   if sensor.blur > 0.25:
     # A separable [b, 1 - 2b, b] kernel; the border keeps its own value.
@@ -109,8 +122,11 @@ def photograph(picture: np.ndarray, sensor: Sensor, seed: int) -> np.ndarray:
     picture[1:-1] += b * (picture[:-2] + picture[2:] - 2 * picture[1:-1])
     picture[:, 1:-1] += b * (picture[:, :-2] + picture[:, 2:] - 2 * picture[:, 1:-1])
   noise = rng.standard_normal(picture.shape, np.float32)
-  picture = (picture - 118) * np.float32(sensor.gain) + 118 + noise * np.float32(sensor.noise)
-  pixels = np.clip(picture, 0, 255).astype(np.uint8)
+  noise *= np.float32(sensor.noise)
+  noise += np.float32(118 * (1 - sensor.gain))
+  picture *= np.float32(sensor.gain)
+  picture += noise
+  pixels = np.clip(picture, 0, 255, out=picture).astype(np.uint8)
   if not sensor.jpeg:
     return pixels
   buffer = io.BytesIO()

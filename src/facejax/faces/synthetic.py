@@ -155,11 +155,18 @@ def _light(
   factor, shine = relief.shade(scene.light, scene.light.x, scene.light.y)
   tint = np.array(scene.light.tint, np.float32)
   flat = flat * shading.skin_grain(scene, canvas.size)
-  lit = flat * (factor * tint) + shine * np.float32(40) * cover
+  lit = factor * tint
+  lit *= flat
+  lit += shine * (np.float32(40) * cover)
   if scene.seam is not None:
     mask = manipulation.paste_mask(canvas, scene.seam, points, segmentation)
-    factor, shine = relief.shade(scene.light, *scene.seam.light)
-    donor = manipulation.donor_pixels(scene.seam, flat) * (factor * tint) + shine * np.float32(40)
-    lit = lit + mask * (donor - lit)
-    lit = manipulation.ghosted(scene.seam, lit, mask, canvas.pose.scale)
-  return lit + (1 - cover) * shading.background(scene, canvas.size)
+    donor_factor, donor_shine = relief.shade(scene.light, *scene.seam.light)
+    donor = manipulation.donor_pixels(scene.seam, flat, mask, donor_factor / factor)
+    donor *= donor_factor * tint
+    donor += donor_shine * np.float32(40)
+    lit += mask * (donor - lit)
+    lit = manipulation.bordered(scene.seam, lit, mask, canvas.pose.scale)
+  behind = shading.background(scene, canvas.size)
+  behind *= 1 - cover
+  lit += behind
+  return lit

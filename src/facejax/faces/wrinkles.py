@@ -65,9 +65,9 @@ def _eyes(pen: _Pen, p: np.ndarray, old: float, au) -> None:
   cheek, tight = au.get(6, 0.0), au.get(7, 0.0)
   for corner, side in ((36, -1), (45, 1)):
     for rise, first in ((0.02, 0.0), (-0.09, 0.2), (0.12, 0.35)):
-      strength = max(0.9 * max(old - first, 0) / (1 - first), 0.75 * cheek)
+      strength = max(0.9 * max(old - first, 0) / (1 - first), 0.6 * cheek)
       feet = p[corner] + points_of(
-        (0.07, rise * 0.4, -0.04), (0.15, rise, -0.08), (0.24, rise * 1.9, -0.14)
+        (0.07, rise * 0.4, -0.04), (0.15, rise, -0.08), (0.205, rise * 1.7, -0.12)
       ) * (side, 1, 1)
       pen.fold(feet, strength, 0.026)
   for outer, low1, low2, inner in ((36, 41, 40, 39), (45, 46, 47, 42)):
@@ -100,7 +100,7 @@ def _cheeks(pen: _Pen, p: np.ndarray, old: float, au) -> None:
     )
   for x in (-0.16, -0.05, 0.07, 0.17):
     above = np.array((x, p[50, 1] - 0.03, p[50, 2]))
-    pen.fold(np.stack((above - (0, 0.09, 0), above)), max(old - 0.55, 0) * 1.5, 0.022)
+    pen.fold(np.stack((above - (0, 0.06, 0), above)), max(old - 0.55, 0), 0.022)
 
 
 def draw_spots(canvas: Canvas, scene: Scene) -> None:
