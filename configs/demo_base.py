@@ -15,7 +15,7 @@ def get_config() -> RunConfig:
   """Everything but the landmark and segmentation modules trains."""
   return RunConfig(
     model=presets.demo(vocab=1024),
-    data=DataConfig(row_length=368, synthetic=SyntheticConfig(faces=1_000_000, turns=5)),
+    data=DataConfig(row_length=336, synthetic=SyntheticConfig(faces=1_000_000, turns=5)),
     stages={"base": stages.base(steps=3000, rows=16, peak_lr=1e-3)},
     checkpoint_every=250,
   )
