@@ -25,8 +25,9 @@ def scaled(colour: Colour, factor: float) -> Colour:
 
 
 def _paint(colour: Colour) -> tuple[int, int, int, int]:
-  r, g, b = (min(max(int(c + 0.5), 0), 255) for c in colour)
-  return r, g, b, 255
+  r, g, b = colour
+  # Colours never fall below 0: all are products and blends of colours.
+  return min(int(r + 0.5), 255), min(int(g + 0.5), 255), min(int(b + 0.5), 255), 255
 
 
 class Canvas:
@@ -67,6 +68,13 @@ class Canvas:
       self._classes.line(
         (xy - 0.5).ravel().tolist(), fill=CLASS_ID[name], width=max(1, round(thick))
       )
+
+  def strands(self, ends: np.ndarray, colours: list[Colour], width: float) -> None:
+    """Draws straight lines [N, 2, 3], each in its own colour; the width is in face units."""
+    flat = (self.at(ends.reshape(-1, 3)) * OVERSAMPLING - 0.5).reshape(-1, 4).tolist()
+    thick = max(1, round(width * self.pose.scale * OVERSAMPLING))
+    for pair, colour in zip(flat, colours, strict=True):
+      self._colours.line(pair, fill=_paint(colour), width=thick)
 
   def disc(
     self, centre: np.ndarray, radius: float, colour: Colour, name: str | None = None

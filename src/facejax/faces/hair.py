@@ -5,14 +5,23 @@ import numpy as np
 from facejax.faces.canvas import Canvas, blend, scaled
 from facejax.faces.geometry import SKULL, smooth
 from facejax.faces.painting import points_of
-from facejax.faces.scene import Scene
+from facejax.faces.scene import Colour, Scene
 
 # How far each style stands off the skull, as a factor about the head's middle.
 _VOLUME = {"short": 1.09, "curly": 1.20, "long": 1.12}
 
 
-def _strands(scene: Scene) -> np.random.Generator:
+def _texture(scene: Scene) -> np.random.Generator:
   return np.random.default_rng([4, scene.identity.texture])
+
+
+def _strands(
+  canvas: Canvas, ends: tuple[np.ndarray, np.ndarray], shares: np.ndarray, colours: list[Colour]
+) -> None:
+  """Lines from roots [N, 3] to tips [N, 3], each over its own part (from, to) [N, 2] in 0..1."""
+  root, tip = ends
+  along = shares[:, :, None] * (tip - root)[:, None] + root[:, None]
+  canvas.strands(along, colours, 0.028)
 
 
 def _crown(p: np.ndarray, scene: Scene) -> np.ndarray:
@@ -43,7 +52,7 @@ def draw_front_hair(canvas: Canvas, scene: Scene, p: np.ndarray) -> None:
   """The cap of hair with its strands, side locks of long hair, and bangs."""
   if scene.style.hair == "bald":
     return
-  rng = _strands(scene)
+  rng = _texture(scene)
   colour = scene.style.hair_colour
   edge = _crown(p, scene)
   top = p[72, 1]
@@ -57,13 +66,10 @@ def draw_front_hair(canvas: Canvas, scene: Scene, p: np.ndarray) -> None:
   hairline = smooth(line, steps=5)
   canvas.fill(np.concatenate((edge, hairline[::-1])), colour, "hair")
   inner = hairline[np.linspace(0, len(hairline) - 1, len(edge)).astype(int)]
-  shades = rng.uniform(0.72, 1.28, 22)
-  for place, shade in zip(rng.uniform(0.04, 0.96, 22), shades, strict=True):
-    index = int(place * (len(edge) - 1))
-    root, tip = edge[index], inner[index]
-    start, stop = rng.uniform(0.02, 0.3), rng.uniform(0.7, 0.97)
-    canvas.line(np.stack((root + (tip - root) * start, root + (tip - root) * stop)),
-                scaled(colour, shade), 0.03)  # fmt: skip
+  place = (rng.uniform(0.04, 0.96, 22) * (len(edge) - 1)).astype(int)
+  shares = rng.uniform((0.02, 0.7), (0.3, 0.97), (22, 2))
+  shades = [scaled(colour, shade) for shade in rng.uniform(0.72, 1.28, 22).tolist()]
+  _strands(canvas, (edge[place], inner[place]), shares, shades)
   if scene.style.hair == "long":
     _side_locks(canvas, scene, p)
   if scene.attributes["Bangs"]:
@@ -95,9 +101,9 @@ def _bangs(canvas: Canvas, scene: Scene, p: np.ndarray, rng: np.random.Generator
   fringe = np.stack((x, level + jag - 0.1 * x**2, np.full(15, 0.12)), 1)
   back = np.stack((x[::-1] * 0.95, np.full(15, top * 0.93) * (1 - 0.3 * x**2), np.zeros(15)), 1)
   canvas.fill(np.concatenate((fringe, back)), scaled(colour, 0.95), "hair")
-  for index in range(0, 15):
-    strand = np.stack((back[14 - index], fringe[index] * (1, 1, 1) - (0, 0.04, 0)))
-    canvas.line(strand, scaled(colour, 0.72 if index % 2 else 1.2), 0.03)
+  dark, bright = scaled(colour, 0.72), scaled(colour, 1.2)
+  shares = np.full((15, 2), (0.0, 0.9))
+  _strands(canvas, (back[::-1], fringe), shares, [bright, dark] * 7 + [bright])
 
 
 def draw_facial_hair(canvas: Canvas, scene: Scene, p: np.ndarray) -> None:
@@ -105,7 +111,7 @@ def draw_facial_hair(canvas: Canvas, scene: Scene, p: np.ndarray) -> None:
 
   Both count as skin in the map, as in CelebAMask-HQ.
   """
-  rng = _strands(scene)
+  rng = _texture(scene)
   colour = scene.style.facial_hair_colour
   if scene.attributes["Beard"]:
     goatee = rng.random() < 0.35
@@ -126,10 +132,10 @@ def draw_facial_hair(canvas: Canvas, scene: Scene, p: np.ndarray) -> None:
     top[[0, 4], 1] = p[[48, 54], 1] - 0.01
     top[[0, 4], 0] = p[[48, 54], 0] * 1.02
     canvas.fill(np.concatenate((smooth(upper), smooth(top)[::-1])), colour, "skin")
-    for t in np.linspace(0.12, 0.88, 9):
-      root = smooth(top)[int(t * 16)]
-      tip = smooth(upper)[int(t * 24)]
-      canvas.line(np.stack((root, tip)), scaled(colour, 0.7 if rng.random() < 0.5 else 1.3), 0.022)
+    along = np.linspace(0.12, 0.88, 9)
+    ends = smooth(top)[(along * 16).astype(int)], smooth(upper)[(along * 24).astype(int)]
+    shades = [scaled(colour, 0.7 if low else 1.3) for low in (rng.random(9) < 0.5).tolist()]
+    _strands(canvas, ends, np.full((9, 2), (0.0, 1.0)), shades)
 
 
 def _both(half: np.ndarray) -> np.ndarray:
@@ -138,12 +144,12 @@ def _both(half: np.ndarray) -> np.ndarray:
 
 
 def _stubble(canvas: Canvas, rng: np.random.Generator, outer, inner, colour) -> None:
-  for t in rng.uniform(0.03, 0.97, 30):
-    root = outer[int(t * (len(outer) - 1))] * (0.98, 1, 1)
-    tip = inner[int(t * (len(inner) - 1))]
-    start = rng.uniform(0, 0.6)
-    pair = np.stack((root + (tip - root) * start, root + (tip - root) * (start + 0.35)))
-    canvas.line(pair, scaled(colour, 0.65 if rng.random() < 0.5 else 1.35), 0.022)
+  along = rng.uniform(0.03, 0.97, 30)
+  roots = outer[(along * (len(outer) - 1)).astype(int)] * (0.98, 1, 1)
+  tips = inner[(along * (len(inner) - 1)).astype(int)]
+  shades = [scaled(colour, 0.65 if low else 1.35) for low in (rng.random(30) < 0.5).tolist()]
+  shares = rng.uniform(0, 0.6, (30, 1)) + np.array((0, 0.35))
+  _strands(canvas, (roots, tips), shares, shades)
 
 
 def draw_lock_of_hair(canvas: Canvas, scene: Scene, p: np.ndarray) -> None:
