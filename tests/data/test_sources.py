@@ -205,6 +205,11 @@ def _truncated_header(folder):
   return {"image": "t.png"}
 
 
+def _huge(folder):
+  Image.new("1", (9000, 9000)).save(folder.path / "huge.png")
+  return {"image": "huge.png"}
+
+
 def _link_out(folder):
   outside = folder.path.parent / f"{folder.path.name}_secret.png"
   Image.new("RGB", (12, 12)).save(outside)
@@ -212,7 +217,17 @@ def _link_out(folder):
   return {"image": "link.png"}
 
 
+def _flat_clip(folder):
+  write_clip(folder.path / "c.mp4", 6)
+  folder.array("l.npy", points())
+  return {"question": "<video>", "video": "c.mp4", "landmarks_2d": "l.npy"}
+
+
 REFUSED = {
+  "one frame's landmarks for a clip": (
+    _flat_clip,
+    r"l\.npy: array of shape \(68, 2\) - expected \(n, 68, 2\)",
+  ),
   "a missing picture": (lambda f: {"image": "gone.png"}, r"gone\.png: no such file"),
   "a missing clip": (
     lambda f: {"question": "<video>", "video": "gone.mp4"},
@@ -222,9 +237,10 @@ REFUSED = {
   "an absolute path": (lambda f: {"image": "/etc/a.png"}, r"path '/etc/a\.png' is not inside"),
   "a link that leaves": (_link_out, r"path 'link\.png' is not inside"),
   "a truncated header": (_truncated_header, r"t\.png has no picture's header"),
+  "81 million pixels": (_huge, r"huge\.png: 9000x9000 pixels by its header - at most 64000000"),
   "landmarks of 5 points": (
     lambda f: {"landmarks_2d": f.array("l.npy", points()[:5])},
-    r"l\.npy: array of shape \(5, 2\) - expected \(68, 2\)",
+    r"l\.npy: landmarks of shape \(5, 2\), type float32 - expected \(68, 2\)",
   ),
   "normalised landmarks": (
     lambda f: {"landmarks_2d": f.array("l.npy", points() / 256)},
