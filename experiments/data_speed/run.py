@@ -100,6 +100,7 @@ def main():
     about = {
       "rows_per_second": result,
       "cores": os.cpu_count(),
+      "load": os.getloadavg()[0],
       "python": platform.python_version(),
     }
     path = pathlib.Path(__file__).with_name("result.json")
