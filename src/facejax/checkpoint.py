@@ -16,6 +16,7 @@ from typing import Any
 import flax.traverse_util
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from facejax import config_io, weights
 from facejax.config import RunConfig, StageConfig
@@ -213,7 +214,7 @@ def _params_item(stage_dir: Path, step: int | None) -> Path:
 def _saved(item: Path) -> dict[str, Any]:
   """Shape and type of each parameter in a checkpoint, by name."""
   try:
-    tree = ocp.Checkpointer(ocp.StandardCheckpointHandler()).metadata(item).item_metadata.tree
+    tree = ocp.StandardCheckpointHandler().metadata(epath.Path(item)).tree
   except Exception as error:
     raise _damaged(item, error) from error
   return flax.traverse_util.flatten_dict(tree, sep="/")
@@ -222,9 +223,9 @@ def _saved(item: Path) -> dict[str, Any]:
 def _read(item: Path, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
   """Reads the arrays of an item by name, in the types and layout of `targets`."""
   tree = flax.traverse_util.unflatten_dict(dict(targets), sep="/")
-  reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+  reader = ocp.StandardCheckpointHandler()
   try:
-    restored = reader.restore(item, args=ocp.args.StandardRestore(tree))
+    restored = reader.restore(epath.Path(item), args=ocp.args.StandardRestore(tree))
   except Exception as error:
     raise _damaged(item, error) from error
   return flax.traverse_util.flatten_dict(restored, sep="/")

@@ -1,5 +1,6 @@
 """What a run says while it runs. metrics -> metrics.jsonl, TensorBoard files, a progress line."""
 
+import datetime
 import json
 import os
 import resource
@@ -15,7 +16,7 @@ import tqdm
 
 
 def append(path: Path, record: Mapping) -> None:
-  """Adds a line to a .jsonl file; a process killed meanwhile leaves at most one broken last line."""
+  """Adds a line to a .jsonl file; a process killed meanwhile leaves one broken last line."""
   with path.open("a") as file:
     file.write(json.dumps(record) + "\n")
 
@@ -44,7 +45,7 @@ def rewind(path: Path, step: int) -> list[dict]:
 
 
 def memory_gib() -> float:
-  """Highest use so far: of the fullest local device, or of this process where devices do not say."""
+  """Highest use so far: of the fullest local device, or of this process if devices do not say."""
   stats = [device.memory_stats() for device in jax.local_devices()]
   peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
   # Linux counts kilobytes, macOS bytes.
@@ -87,8 +88,8 @@ class Progress:
   def __init__(self, name: str, start: int, steps: int, stream: TextIO | None = None):
     """Counts from `start` to `steps` on `stream`, stderr by default."""
     self._stream = stream or sys.stderr
-    self._name, self._start, self._steps = name, start, steps
-    self._began = time.perf_counter()
+    self._name, self._steps = name, steps
+    self._first: tuple[int, float] | None = None  # step and time, after the compilation
     shown = jax.process_index() == 0
     self._bar = None
     self._plain = shown and not self._stream.isatty()
@@ -105,7 +106,8 @@ class Progress:
       self._bar.close()
 
   def advance(self, step: int) -> None:
-    """Moves the bar to `step`."""
+    """Says that `step` is done."""
+    self._first = self._first or (step, time.perf_counter())
     if self._bar is not None:
       self._bar.update(step - self._bar.n)
 
@@ -114,9 +116,14 @@ class Progress:
     if self._bar is not None:
       self._bar.set_postfix_str(text)
     elif self._plain:
-      each = (time.perf_counter() - self._began) / max(1, step - self._start)
-      left = time.strftime("%H:%M:%S", time.gmtime(each * (self._steps - step)))
-      print(f"{self._name} {step}/{self._steps}  {text}  ETA {left}", file=self._stream, flush=True)
+      print(f"{self._name} {step}/{self._steps}  {text}{self._left(step)}", file=self._stream)
+      self._stream.flush()
+
+  def _left(self, step: int) -> str:
+    if self._first is None or step == self._first[0]:
+      return ""
+    each = (time.perf_counter() - self._first[1]) / (step - self._first[0])
+    return "  ETA " + str(datetime.timedelta(seconds=round(each * (self._steps - step))))
 
 
 class Window:
@@ -129,11 +136,14 @@ class Window:
     self._began = time.perf_counter()
     self._steps, self._tokens, self._wait, self._loss, self._weight = 0, 0, 0.0, 0.0, 0.0
 
-  def add(self, loss: float, weight: float, tokens: int, wait: float) -> None:
-    """One step: mean loss over `weight` target tokens, tokens read, seconds waited for data."""
+  def waited(self, seconds: float) -> None:
+    """Time in which there was no batch."""
+    self._wait += seconds
+
+  def add(self, loss: float, weight: float, tokens: int) -> None:
+    """One step: mean loss over `weight` target tokens, and tokens read."""
     self._steps += 1
     self._tokens += tokens
-    self._wait += wait
     self._loss += loss * weight
     self._weight += weight
 

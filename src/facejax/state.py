@@ -1,7 +1,8 @@
 """What training carries from step to step. FaceMLLM, StageConfig, mesh -> TrainState.
 
 Gradients and optimiser slots exist for the trainable half alone. The state is born sharded: shapes
-first, then layouts, then one compiled initialisation that writes each slice where it lives.
+first, then layouts, then one compiled initialisation that writes each slice where it lives. Call
+these functions outside jax.set_mesh: the model's init runs on one row, which no mesh divides.
 """
 
 from collections.abc import Mapping

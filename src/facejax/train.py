@@ -12,6 +12,7 @@ Parameters come, in this order, from
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 import time
@@ -86,7 +87,7 @@ def train(
   for name in names:
     _check_rows(name, config.stages[name], mesh)
   workdirs.prepare(workdir, names, resume, overwrite)
-  with jax.set_mesh(mesh), StopRequest() as stop:
+  with StopRequest() as stop:
     for name in names:
       if not _train_stage(config, workdir, name, mesh, allow_change, stop):
         _say(f"{name}: stopped and saved; continue with --resume")
@@ -96,7 +97,7 @@ def train(
 
 def use_compile_cache() -> None:
   """Keeps compiled programs in ~/.cache/facejax/xla, or where JAX_COMPILATION_CACHE_DIR says."""
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "facejax" / "xla"))
 
 
@@ -142,7 +143,7 @@ def make_train_step(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> Step:
       "param_norm": global_norm(trainable),
       "learning_rate": rate(state.step),
     }
-    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+    new = dataclasses.replace(state, step=state.step + 1, trainable=trainable, opt_state=opt_state)
     return new, metrics
 
   layout = jax.tree.map(lambda x: x.sharding, abstract)
@@ -169,9 +170,9 @@ def _check_rows(name: str, stage: StageConfig, mesh: Mesh) -> None:
   parts = math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
   if stage.rows % (stage.accumulate * parts):
     raise ValueError(
-      f"stages.{name}.rows={stage.rows}: expected a multiple of {stage.accumulate * parts}, that is "
-      f"accumulate={stage.accumulate} times {parts} devices along the rows of a batch; change rows, "
-      "accumulate or mesh"
+      f"stages.{name}.rows={stage.rows}: expected a multiple of {stage.accumulate * parts}, that "
+      f"is accumulate={stage.accumulate} times {parts} devices along the rows of a batch; change "
+      "rows, accumulate or mesh"
     )
 
 
@@ -221,7 +222,8 @@ def _train_stage(
     _describe(name, stage, state, mesh)
     step = make_train_step(model, stage, mesh)
     run = _Stage(name, folder, config, stage, pipeline, mesh, step, checkpoints, record)
-    finished = _loop(run, state, done or 0, stop)
+    with jax.set_mesh(mesh):
+      finished = _loop(run, state, done or 0, stop)
     _say(f"{name}: saved {folder}/checkpoints/{checkpoints.latest()}")
     return finished
 
@@ -253,7 +255,6 @@ class _Pending(NamedTuple):
   metrics: dict[str, jax.Array]
   samples: np.ndarray  # sample_id of its rows
   tokens: int
-  wait: float
 
 
 def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool:
@@ -270,12 +271,13 @@ def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool
     contextlib.closing(run.pipeline.batches(start, stage.steps)) as batches,
     jax.transfer_guard("disallow"),  # a copy that nobody asked for would stall every step
   ):
-    report = functools.partial(_report, run, start, metrics, progress, logs.Window())
+    window = logs.Window()
+    report = functools.partial(_report, run, start, metrics, progress, window)
     pending = None
     for done in range(start + 1, stage.steps + 1):
       asked = time.perf_counter()
       batch, refused = next(batches)
-      wait = time.perf_counter() - asked
+      window.waited(time.perf_counter() - asked)
       if done == start + 1:
         _say(f"batch, of process 0\n{tree_of_shapes(batch)}")
       refusals.add(done, refused)
@@ -283,7 +285,7 @@ def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool
       if pending:
         report(pending)
       tokens = int(np.count_nonzero(batch.segment_ids)) * jax.process_count()
-      pending = _Pending(done, values, np.asarray(batch.sample_id), tokens, wait)
+      pending = _Pending(done, values, np.asarray(batch.sample_id), tokens)
       stopping = stop.requested(done)
       if stopping or done % every == 0 or done == stage.steps:
         report(pending)
@@ -307,7 +309,7 @@ def _report(
   values = {name: float(x) for name, x in jax.device_get(pending.metrics).items()}
   if not all(map(math.isfinite, values.values())):
     raise NonFiniteLoss(_non_finite(run, pending, values))
-  window.add(values["loss"], values["weight"], pending.tokens, pending.wait)
+  window.add(values["loss"], values["weight"], pending.tokens)
   progress.advance(done)
   # The first step has a record of its own: it holds the compilation.
   if done == start + 1 or done % run.config.log_every == 0 or done == stage.steps:
@@ -324,8 +326,8 @@ def _non_finite(run: _Stage, pending: _Pending, values: dict[str, float]) -> str
   good = "none yet" if last is None else f"{run.folder}/checkpoints/{last}"
   return (
     f"stage {run.name}, step {pending.done}: {wrong} (loss {values['loss']}) - expected finite "
-    f"numbers - samples of the batch: {', '.join(samples)} - last good checkpoint: {good} - look at "
-    f"these samples, or lower stages.{run.name}.optim.peak_lr or set clip_norm, then --resume"
+    f"numbers - samples of the batch: {', '.join(samples)} - last good checkpoint: {good} - look "
+    f"at these samples, or lower stages.{run.name}.optim.peak_lr or set clip_norm, then --resume"
   )
 
 

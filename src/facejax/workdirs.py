@@ -30,8 +30,8 @@ def check_sources(config: RunConfig, workdir: Path, names: Sequence[str]) -> Non
       earlier = order[: order.index(name)]
       if source not in earlier:
         raise ValueError(
-          f"stages.{name}.init_from='{source}': expected '', a .safetensors file or an earlier stage "
-          f"({', '.join(earlier) or 'there is none'})"
+          f"stages.{name}.init_from='{source}': expected '', a .safetensors file or an earlier "
+          f"stage ({', '.join(earlier) or 'there is none'})"
         )
       if source not in names:
         _check_trained(workdir, source, config.stages[source].steps, name)
