@@ -1,0 +1,99 @@
+"""One table for every parameter, and errors that name what does not fit."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from facejax.config import MeshConfig
+from facejax.models.face_mllm import init_shapes
+from facejax.models.presets import demo, face_llava_7b, tiny
+from facejax.sharding import (
+  PARAM_AXES,
+  AxisRules,
+  batch_sharding,
+  constrain,
+  make_mesh,
+  param_shardings,
+)
+
+
+def names(tree):
+  paths = jax.tree_util.tree_leaves_with_path(tree)
+  return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+
+
+@pytest.fixture(scope="module")
+def seven_b():
+  return init_shapes(face_llava_7b())
+
+
+def test_every_rule_is_used_by_a_preset(seven_b):
+  # Kills: a rule whose parameter was renamed away.
+  every = [*names(seven_b), *names(init_shapes(demo(512))), *names(init_shapes(tiny()))]
+  first = lambda name: next(i for i, (p, _) in enumerate(PARAM_AXES) if re.fullmatch(p, name))
+  assert {first(name) for name in every} == set(range(len(PARAM_AXES)))
+
+
+def test_seven_b_layout(seven_b):
+  # Kills: heads and width swapped, a scanned axis split, a large matrix on every device.
+  mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+  got = param_shardings(seven_b, mesh)
+  blocks = got["decoder"]["blocks"]
+  assert blocks["attention"]["q"]["kernel"].spec == P(None, "fsdp", "tensor")
+  assert blocks["attention"]["out"]["kernel"].spec == P(None, "tensor", "fsdp")
+  assert blocks["down"]["kernel"].spec == P(None, "tensor", "fsdp")
+  assert got["decoder"]["embedding"].spec == P("tensor", "fsdp")
+  assert got["decoder"]["norm"]["scale"].spec == P()
+  assert got["video_encoder"]["rest"]["fc1"]["kernel"].spec == P(None, "fsdp", "tensor")
+  assert got["landmark_projector"]["face"]["kernel"].spec == P(None, "fsdp")
+  copied = lambda s, x: x.size * 4 if s.is_fully_replicated else 0
+  leaves = zip(jax.tree.leaves(got), jax.tree.leaves(seven_b), strict=True)
+  assert sum(copied(s, x) for s, x in leaves) < 32e6
+
+
+def test_errors_name_every_parameter():
+  # Kills: an error that stops at the first, a catch-all rule, a dimension dropped in silence.
+  mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+  tree = {"decoder": {"head": {"kernel": jnp.ones((8, 7))}, "lost": jnp.ones(3)}, "x": jnp.ones(2)}
+  with pytest.raises(ValueError) as error:
+    param_shardings(tree, mesh)
+  assert "decoder/lost [3]: no line of sharding.PARAM_AXES" in str(error.value)
+  assert "x [2]: no line" in str(error.value)
+  assert re.search(r"decoder/head/kernel \[8, 7\]: axis 1 of size 7 .* 2 parts", str(error.value))
+  flat = {"decoder": {"head": {"kernel": jnp.ones(8)}}}
+  with pytest.raises(ValueError, match=r"head/kernel \[8\]: the layout .* has 2 axes"):
+    param_shardings(flat, mesh)
+
+
+def test_rules():
+  # Kills: a typo that means "replicate"; two dimensions on one mesh axis.
+  with pytest.raises(AttributeError, match="hedas"):
+    AxisRules().spec("hedas")
+  with pytest.raises(ValueError, match="used twice"):
+    AxisRules(width="tensor").spec("width", "heads")
+
+
+def test_constrain():
+  # Kills: a constraint that does nothing under a mesh; one that fails without a mesh.
+  rules, x = AxisRules(), jnp.ones((8, 6))
+  assert constrain(x, rules, "batch", "heads") is x
+  with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+    got = jax.jit(lambda x: constrain(x, rules, "batch", "heads"))(x)
+    assert got.sharding.spec == P(("data", "fsdp"), "tensor")
+    with pytest.raises(ValueError, match=r"shape \[8, 5\]: axis 1 of size 5 .* 2 parts"):
+      constrain(x[:, :5], rules, "batch", "heads")
+
+
+def test_make_mesh():
+  # Kills: -1 not resolved; devices left over in silence; explicit axes.
+  assert dict(make_mesh(MeshConfig(tensor=2)).shape) == {"data": 4, "fsdp": 1, "tensor": 2}
+  mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.devices()[:3])
+  assert dict(mesh.shape) == {"data": 1, "fsdp": 3, "tensor": 1}
+  assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+  assert batch_sharding(mesh).spec == P(("data", "fsdp"))
+  for bad in (MeshConfig(tensor=3), MeshConfig(data=-1, fsdp=-1), MeshConfig(data=9, tensor=0)):
+    with pytest.raises(ValueError, match=r"does not fit 8 devices"):
+      make_mesh(bad)
