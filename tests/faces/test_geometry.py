@@ -1,5 +1,7 @@
 """Action units, age and pose move the right points the right way."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,8 @@ def test_lids_and_lips_never_cross():
     p = geometry.express(geometry.head(AVERAGE, 80.0), dict.fromkeys(units, 1.0))
     assert (p[[41, 40, 47, 46], 1] > p[[37, 38, 43, 44], 1]).all(), units
     assert (p[[67, 66, 65], 1] > p[[61, 62, 63], 1]).all(), units
+    assert (p[[61, 62, 63], 1] - p[[50, 51, 52], 1] > 0.031).all(), units
+    assert (p[[58, 57, 56], 1] - p[[67, 66, 65], 1] > 0.041).all(), units
 
 
 def test_children_have_large_eyes_and_short_faces_and_the_old_sag():
@@ -83,7 +87,7 @@ def test_children_have_large_eyes_and_short_faces_and_the_old_sag():
   assert eyes == sorted(eyes, reverse=True) and eyes[0] > 1.2 * eyes[-1]
   assert chins == sorted(chins) and chins[0] < 0.9 * chins[-1]
   jowls = [geometry.head(AVERAGE, age)[11, 0] for age in (20.0, 40.0, 60.0, 80.0)]
-  assert all(later > earlier + 0.01 for earlier, later in zip(jowls, jowls[1:], strict=False))
+  assert all(later > earlier + 0.01 for earlier, later in itertools.pairwise(jowls))
 
 
 def test_projection_follows_the_stated_signs():

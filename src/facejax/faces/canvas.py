@@ -90,6 +90,7 @@ class Canvas:
       self._classes.ellipse([x - r - 0.5, y - r - 0.5, x + r - 0.5, y + r - 0.5], CLASS_ID[name])
 
   def pixels(self) -> tuple[np.ndarray, np.ndarray]:
-    """Colour times coverage [Y, X, 3] in 0..255 and coverage [Y, X, 1] in 0..1, float32."""
-    reduced = np.asarray(self.rgba.convert("RGBa").reduce(OVERSAMPLING), np.float32)
-    return reduced[..., :3], reduced[..., 3:] * np.float32(1 / 255)
+    """Colour times coverage [3 Y X] in 0..255 and coverage [Y X] in 0..1, float32."""
+    reduced = np.asarray(self.rgba.convert("RGBa").reduce(OVERSAMPLING))
+    planes = np.ascontiguousarray(reduced.transpose(2, 0, 1), np.float32)
+    return planes[:3], planes[3] * np.float32(1 / 255)

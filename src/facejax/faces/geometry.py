@@ -126,12 +126,12 @@ def _template() -> np.ndarray:
 
 def childhood(age: float) -> float:
   """1 at 5 years, falling linearly to 0 at 20."""
-  return float(np.clip((20 - age) / 15, 0, 1))
+  return min(max((20 - age) / 15, 0.0), 1.0)
 
 
 def ageing(age: float) -> float:
   """0 up to 20 years, rising linearly to 1 at 80."""
-  return float(np.clip((age - 20) / 60, 0, 1))
+  return min(max((age - 20) / 60, 0.0), 1.0)
 
 
 def _scale_about(points: np.ndarray, centre: np.ndarray, factors: tuple[float, ...]) -> None:
@@ -251,6 +251,11 @@ def express(points: np.ndarray, action_units: Mapping[int, float]) -> np.ndarray
   _jaw(p, action_units)
   for upper, lower in ((61, 67), (62, 66), (63, 65)):
     p[lower, 1] = max(p[lower, 1], p[upper, 1] + 0.004)
+  # Pressed lips stay a line: at 112 pixels these floors are 1.2 and 1.6 pixels.
+  for outer, inner in ((50, 61), (51, 62), (52, 63)):
+    p[outer, 1] = min(p[outer, 1], p[inner, 1] - 0.032)
+  for outer, inner in ((58, 67), (57, 66), (56, 65)):
+    p[outer, 1] = max(p[outer, 1], p[inner, 1] + 0.042)
   return p
 
 

@@ -24,7 +24,7 @@ _RADII = (0.74, 0.76, 0.80, 0.78, 0.76, 0.74, 0.74, 0.74, 0.72, 0.72, 0.72, 0.74
 
 
 def paste_mask(canvas: Canvas, seam: Seam, points: np.ndarray, segmentation: np.ndarray):
-  """How much of each pixel comes from the donor: [Y X 1] float32, 0..1."""
+  """How much of each pixel comes from the donor: [Y X] float32, 0..1."""
   angle = np.arange(12) * (2 * np.pi / 12)
   middle = points[[36, 45, 48, 54]].mean(0) - (0, 0.05, 0)
   reach = np.array(_RADII) * seam.outline
@@ -34,25 +34,26 @@ def paste_mask(canvas: Canvas, seam: Seam, points: np.ndarray, segmentation: np.
   xy = canvas.at(smooth(ring + middle * (1, 1, 0), closed=True))
   mask = Image.new("L", (canvas.size * 2,) * 2)
   ImageDraw.Draw(mask).polygon((xy * 2 - 0.5).ravel().tolist(), fill=255)
-  soft = mask.filter(ImageFilter.GaussianBlur(2 * seam.feather * canvas.pose.scale)).reduce(2)
+  soft = mask.reduce(2).filter(ImageFilter.GaussianBlur(seam.feather * canvas.pose.scale))
   share = np.asarray(soft, np.float32) * np.float32(1 / 255)
-  return (share * _PASTED[segmentation])[..., None]
+  return share * _PASTED[segmentation]
 
 
 def donor_pixels(
   seam: Seam, flat: np.ndarray, mask: np.ndarray, light_ratio: np.ndarray
 ) -> np.ndarray:
-  """The donor's flat colours [Y X 3]: another skin, with more or less fine detail.
+  """The donor's flat colours [3 Y X]: another skin, with more or less fine detail.
 
-  `light_ratio` [Y X 1] is the donor's light over the target's. Its average along the border is
+  `light_ratio` [Y X] is the donor's light over the target's. Its average along the border is
   taken out, or a bright light would now and then cancel a dark skin and hide the seam.
   """
   ring = mask * (1 - mask)
   level = float((ring * np.log(light_ratio)).sum() / max(float(ring.sum()), 1e-6))
-  changed = flat * np.exp(np.array(seam.colour, np.float32) - np.float32(level))
+  shift = np.exp(np.array(seam.colour, np.float32) - np.float32(level))
+  changed = flat * shift[:, None, None]
   blurred = changed.copy()
-  blurred[1:-1, 1:-1] = (
-    changed[:-2, 1:-1] + changed[2:, 1:-1] + changed[1:-1, :-2] + changed[1:-1, 2:]
+  blurred[:, 1:-1, 1:-1] = (
+    changed[:, :-2, 1:-1] + changed[:, 2:, 1:-1] + changed[:, 1:-1, :-2] + changed[:, 1:-1, 2:]
   ) / 4
   return changed + np.float32(0.7 * seam.detail) * (changed - blurred)
 
@@ -62,5 +63,5 @@ def bordered(seam: Seam, picture: np.ndarray, mask: np.ndarray, scale: float) ->
   ring = 4 * mask * (1 - mask)
   x, y = (round(offset * scale) for offset in seam.ghost)
   if x or y:
-    picture = picture + np.float32(0.6) * ring * (np.roll(picture, (y, x), (0, 1)) - picture)
+    picture = picture + np.float32(0.6) * ring * (np.roll(picture, (y, x), (1, 2)) - picture)
   return picture * (1 + np.float32(seam.edge) * ring)

@@ -163,8 +163,6 @@ def draw_mouth(canvas: Canvas, scene: Scene, p: np.ndarray) -> None:
   lip = lip_colour(scene)
   upper_edge, lower_edge = smooth(p[48:55]), smooth(p[[54, 55, 56, 57, 58, 59, 48]])
   inner_upper, inner_lower = smooth(p[60:65]), smooth(p[[64, 65, 66, 67, 60]])
-  canvas.fill(np.concatenate((upper_edge, inner_upper[::-1])), scaled(lip, 0.90), "u_lip")
-  canvas.fill(np.concatenate((lower_edge, inner_lower[::-1])), lip, "l_lip")
   gap = p[66, 1] - p[62, 1]
   if gap > 0.02:
     canvas.fill(np.concatenate((inner_upper, inner_lower)), (70, 16, 22), "mouth")
@@ -176,6 +174,9 @@ def draw_mouth(canvas: Canvas, scene: Scene, p: np.ndarray) -> None:
     teeth = np.concatenate((inset, inset[::-1] + np.array((0, drop, 0)) * _bow(len(inset))))
     yellow = geometry.ageing(scene.age)
     canvas.fill(teeth, blend((246, 244, 238), (222, 206, 168), yellow))
+  # Lips last: a polygon covers its border pixels, and thin lips must not lose theirs.
+  canvas.fill(np.concatenate((upper_edge, inner_upper[::-1])), scaled(lip, 0.90), "u_lip")
+  canvas.fill(np.concatenate((lower_edge, inner_lower[::-1])), lip, "l_lip")
   corner = blend(lip, (60, 24, 22), 0.55)
   canvas.line(np.concatenate((inner_upper, p[64:65])), corner, 0.028)
   canvas.line(smooth(p[56:59]) + np.array((0, 0.03, 0)), scaled(skin_colour(scene), 0.78), 0.03)

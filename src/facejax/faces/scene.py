@@ -218,7 +218,7 @@ def _action_units(rng: np.random.Generator, expression: str) -> dict[int, float]
 
 def _grayness(person: Identity, age: float) -> float:
   """Share of gray hair: 0.5 at the person's own age of graying, over about 15 years."""
-  return float(np.clip(0.5 + (age - person.grays_at) / 20, 0, 1))
+  return min(max(0.5 + (age - person.grays_at) / 20, 0.0), 1.0)
 
 
 def _attributes(rng: np.random.Generator, person: Identity, age: float) -> dict[str, bool]:

@@ -124,7 +124,7 @@ def render(scene: Scene, *, size: int = 112, frame: int = 0) -> Face:
 
 
 def _neutral(scene: Scene) -> np.ndarray:
-  age = float(np.clip(scene.age + scene.identity.looks_older[1], 5, 80))
+  age = min(max(scene.age + scene.identity.looks_older[1], 5.0), 80.0)
   return geometry.head(scene.identity.shape, age)
 
 
@@ -153,7 +153,7 @@ def _light(
   flat, cover = canvas.pixels()
   relief = shading.Relief(scene, points, canvas.pose, canvas.size)
   factor, shine = relief.shade(scene.light, scene.light.x, scene.light.y)
-  tint = np.array(scene.light.tint, np.float32)
+  tint = np.array(scene.light.tint, np.float32)[:, None, None]
   flat = flat * shading.skin_grain(scene, canvas.size)
   lit = factor * tint
   lit *= flat
