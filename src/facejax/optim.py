@@ -63,4 +63,4 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
 def global_norm(tree: Any) -> jax.Array:
   """Euclidean norm of all leaves together, in float32."""
-  return optax.global_norm(jax.tree.map(lambda x: x.astype(jnp.float32), tree))
+  return optax.tree.norm(jax.tree.map(lambda x: x.astype(jnp.float32), tree))
