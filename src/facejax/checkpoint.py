@@ -9,7 +9,8 @@ A resume compares, in this order, before any array is read:
   2 names, shapes and types of the arrays
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ class Checkpoints:
 
   def meta(self, step: int) -> dict:
     """What the run that saved `step` was."""
-    restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-    return restored.meta
+    with _reading(self.folder / str(step)):
+      args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+      return self._manager.restore(step, args=args).meta
 
   def restore(self, step: int, abstract: TrainState) -> TrainState:
     """Reads a state onto the layout of `abstract`, which may be another mesh's: exact.
@@ -80,15 +82,14 @@ class Checkpoints:
     Raises ValueError if names, shapes or types differ, or if the files are damaged.
     """
     where = self.folder / str(step)
-    saved = self._manager.item_metadata(step)
+    with _reading(where):
+      saved = self._manager.item_metadata(step)
     items = {"params": abstract.params, "train": _train_item(abstract)}
     for name, tree in items.items():
       _compare_arrays(saved[name].tree, tree, f"{where}/{name}")
     arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
-    try:
+    with _reading(where):
       restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
-    except Exception as error:
-      raise _damaged(where, error) from error
     flat = flax.traverse_util.flatten_dict(restored["params"], sep="/")
     pick = lambda half: flax.traverse_util.unflatten_dict(
       {n: flat[n] for n in flax.traverse_util.flatten_dict(half, sep="/")}, sep="/"
@@ -102,12 +103,17 @@ def _train_item(state: TrainState) -> dict:
   return {"opt_state": state.opt_state, "step": state.step, "rng": state.rng}
 
 
-def _damaged(where: Path, error: Exception) -> ValueError:
-  reason = " ".join(str(error).split())[:300]
-  return ValueError(
-    f"checkpoint {where} cannot be read: {reason} - expected the files as they were written - "
-    "remove this folder to fall back to the checkpoint before it"
-  )
+@contextlib.contextmanager
+def _reading(where: Path) -> Iterator[None]:
+  """Whatever the libraries below raise about damaged files names the checkpoint and a way out."""
+  try:
+    yield
+  except Exception as error:
+    reason = " ".join(str(error).split())[:300]  # TensorStore adds 125 lines of specification
+    raise ValueError(
+      f"checkpoint {where} cannot be read: {reason} - expected the files as they were written - "
+      "remove this folder to fall back to the checkpoint before it"
+    ) from error
 
 
 def _compare_arrays(saved: Any, target: Any, where: str) -> None:
@@ -213,10 +219,8 @@ def _params_item(stage_dir: Path, step: int | None) -> Path:
 
 def _saved(item: Path) -> dict[str, Any]:
   """Shape and type of each parameter in a checkpoint, by name."""
-  try:
+  with _reading(item.parent):
     tree = ocp.StandardCheckpointHandler().metadata(epath.Path(item)).tree
-  except Exception as error:
-    raise _damaged(item, error) from error
   return flax.traverse_util.flatten_dict(tree, sep="/")
 
 
@@ -224,8 +228,6 @@ def _read(item: Path, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, 
   """Reads the arrays of an item by name, in the types and layout of `targets`."""
   tree = flax.traverse_util.unflatten_dict(dict(targets), sep="/")
   reader = ocp.StandardCheckpointHandler()
-  try:
+  with _reading(item.parent):
     restored = reader.restore(epath.Path(item), args=ocp.args.StandardRestore(tree))
-  except Exception as error:
-    raise _damaged(item, error) from error
   return flax.traverse_util.flatten_dict(restored, sep="/")
