@@ -1,10 +1,12 @@
-"""The demo's base model: pictures and text, from random weights, without landmarks and maps.
+"""The demo's base model: pictures and text, without landmarks and maps.
 
-  python experiments/demo_base/run.py        trains it and writes src/facejax/assets/demo_base.safetensors
+  python experiments/demo_base/run.py    trains its encoder, then it, and writes the shipped weights
 
 It stands in for released weights (the published run starts from Video-LLaVA-7B). Each face is asked
 about once per task, five questions in random order, so that one picture gives five labels.
 """
+
+import dataclasses
 
 from facejax import stages
 from facejax.config import DataConfig, RunConfig, SyntheticConfig
@@ -15,7 +17,13 @@ def get_config() -> RunConfig:
   """Everything but the landmark and segmentation modules trains."""
   return RunConfig(
     model=presets.demo(vocab=1024),
-    data=DataConfig(row_length=336, synthetic=SyntheticConfig(faces=1_000_000, turns=5)),
-    stages={"base": stages.base(steps=3000, rows=16, peak_lr=1e-3)},
+    data=DataConfig(row_length=352, synthetic=SyntheticConfig(faces=1_000_000, turns=5)),
+    stages={
+      "base": dataclasses.replace(
+        stages.base(steps=1200, rows=16, peak_lr=1e-3),
+        init_from="runs/demo_base/encoder.safetensors",
+        new=(r"(?!image_encoder/).*",),
+      )
+    },
     checkpoint_every=250,
   )

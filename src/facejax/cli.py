@@ -13,11 +13,13 @@ from facejax.config import MODALITIES
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command. Bad input ends in one line on stderr and exit status 2, not in a traceback."""
   parser = _parser()
-  args, extra = parser.parse_known_args(argv)
-  args.overrides = [e.removeprefix("--config.") for e in extra if e.startswith("--config.")]
-  if unknown := [e for e in extra if not e.startswith("--config.")]:
-    parser.error(_unknown_flag(parser, args.command, unknown[0]))
-  if args.overrides and not hasattr(args, "config"):
+  argv = list(sys.argv[1:] if argv is None else argv)
+  overrides = [a.removeprefix("--config.") for a in argv if a.startswith("--config.")]
+  argv = [a for a in argv if not a.startswith("--config.")]
+  _check_flags(parser, argv)
+  args = parser.parse_args(argv)
+  args.overrides = overrides
+  if overrides and not hasattr(args, "config"):
     parser.error(f"facejax {args.command} takes no --config.NAME=VALUE")
   try:
     return args.run(args) or 0
@@ -82,12 +84,18 @@ def _workdir_flags(parser, default=None) -> None:
   parser.add_argument("--overwrite", action="store_true", help="delete the workdir's earlier run")
 
 
-def _unknown_flag(parser, command: str, flag: str) -> str:
+def _check_flags(parser, argv: Sequence[str]) -> None:
+  """Ends with the nearest flag's name, where argparse would say what else is missing."""
   subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+  command = next((a for a in argv if a in subparsers.choices), None)
+  if command is None:
+    return
   known = [o for a in subparsers.choices[command]._actions for o in a.option_strings]
-  near = difflib.get_close_matches(flag.partition("=")[0], [*known, "--config."], 1)
-  hint = f"; did you mean {near[0]}?" if near else f"; see facejax {command} --help"
-  return f"facejax {command} has no argument {flag}{hint}"
+  for flag in (a.partition("=")[0] for a in argv if a.startswith("--") and len(a) > 2):
+    if flag not in [*known, "--traceback"]:
+      near = difflib.get_close_matches(flag, known, 1)
+      hint = f"; did you mean {near[0]}?" if near else f"; see facejax {command} --help"
+      parser.error(f"facejax {command} has no argument {flag}{hint}")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -224,7 +224,8 @@ class StageConfig:
   optim: OptimConfig
   steps: int
   rows: int  # a step, over all devices
-  init_from: str = ""  # "": random; the name of an earlier stage; or a .safetensors file
+  # "": random; the name of an earlier stage; or a .safetensors file ("facejax:X": the package's X)
+  init_from: str = ""
   new: tuple[str, ...] = ()  # what init_from may lack, as regular expressions; starts fresh
   accumulate: int = 1  # micro-batches a step; rows must be a multiple
   modalities: tuple[str, ...] = MODALITIES  # of data.modalities, those this stage reads

@@ -26,6 +26,12 @@ class Loaded(NamedTuple):
   unused: tuple[str, ...]  # in the source, not of the model
 
 
+def located(source: str | Path) -> Path:
+  """A weight file's path; "facejax:NAME" is one that ships with the package."""
+  name = str(source).removeprefix("facejax:")
+  return Path(__file__).parent / "assets" / name if name != str(source) else Path(source)
+
+
 def save_weights(path: str | Path, params: Any, dtype: str | None = None) -> None:
   """Writes a tree of parameters, each in its own type or all in `dtype` ("bfloat16", ...)."""
   flat = flax.traverse_util.flatten_dict(params, sep="/")
@@ -40,7 +46,7 @@ def load_weights(path: str | Path, shapes: Any, new: Sequence[str] = ()) -> Load
   """Reads the parameters of a model from a file, each process only the slices that it holds.
 
   Args:
-    path: a .safetensors file whose names are ours.
+    path: a .safetensors file whose names are ours; "facejax:NAME" is one of the package.
     shapes: tree of ShapeDtypeStruct, whose dtype the result gets, and whose sharding if it has one.
     new: regular expressions of names that only one side may have.
 
@@ -48,7 +54,7 @@ def load_weights(path: str | Path, shapes: Any, new: Sequence[str] = ()) -> Load
     FileNotFoundError: no such file.
     ValueError: names or shapes differ; lists all of them.
   """
-  path = Path(path)
+  path = located(path)
   if not path.is_file():
     raise FileNotFoundError(f"weights {path} do not exist; check init_from")
   targets = flax.traverse_util.flatten_dict(shapes, sep="/")
@@ -64,6 +70,12 @@ def _place(target: jax.ShapeDtypeStruct, read: Callable[[tuple], np.ndarray]) ->
   sharding = target.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   piece = lambda index: np.asarray(read(index)).astype(target.dtype)
   return jax.make_array_from_callback(target.shape, sharding, piece)
+
+
+def overlay(params: Any, loaded: Mapping[str, jax.Array]) -> dict:
+  """A tree of parameters with those in `loaded` (by "/"-joined name) in place of its own."""
+  flat = flax.traverse_util.flatten_dict(params, sep="/")
+  return flax.traverse_util.unflatten_dict({**flat, **loaded}, sep="/")
 
 
 def compare_names(

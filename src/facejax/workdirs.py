@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 
 from facejax.checkpoint import steps_in
 from facejax.config import RunConfig, one_of
+from facejax.weights import located
 
 
 def selected(config: RunConfig, stages: Sequence[str] | None) -> list[str]:
@@ -24,7 +25,7 @@ def check_sources(config: RunConfig, workdir: Path, names: Sequence[str]) -> Non
   for name in names:
     source = config.stages[name].init_from
     if source.endswith(".safetensors"):
-      if not Path(source).is_file():
+      if not located(source).is_file():
         raise FileNotFoundError(f"stages.{name}.init_from={source}: no such file")
     elif source:
       earlier = order[: order.index(name)]
