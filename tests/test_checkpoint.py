@@ -26,26 +26,6 @@ def abstract(stage="stage1", data=-1, fsdp=2, dtype="bfloat16", devices=None) ->
   return abstract_state(model, CONFIG.stages[stage], mesh)
 
 
-def filled(shapes: TrainState) -> TrainState:
-  """A state of random numbers: as good as a trained one, and nothing is compiled."""
-  draw = np.random.default_rng(3)
-
-  def one(x):
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      return jax.device_put(jax.random.key(5), x.sharding)
-    return jax.device_put(np.asarray(draw.normal(size=x.shape) * 100).astype(x.dtype), x.sharding)
-
-  return jax.tree.map(one, shapes)
-
-
-def assert_equal(a, b) -> None:
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  plain = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-  for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True):
-    assert x.dtype == y.dtype
-    np.testing.assert_array_equal(plain(x), plain(y))
-
-
 def record(config: RunConfig = CONFIG, stage: str = "stage1", mesh=None) -> dict:
   pipeline = tiny_run.FakePipeline(
     config.model, config.data, config.stages[stage].rows, config.stages[stage].modalities
@@ -61,14 +41,14 @@ def write(folder, state, step=4, saved=None) -> None:
 @pytest.mark.parametrize("mesh", [(4, 2), (1, 2), (8, 1)])
 def test_restores_bit_for_bit_on_any_mesh(tmp_path, mesh):
   """Kills: a cast, a slice on the wrong device, moments of another parameter, a lost key."""
-  state = filled(abstract())
+  state = tiny_run.filled(abstract())
   write(tmp_path, state)
   devices = jax.devices()[: mesh[0] * mesh[1]]
   target = abstract(data=mesh[0], fsdp=mesh[1], devices=devices)
   with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
     assert checkpoints.latest() == 4
     restored = checkpoints.restore(4, target)
-  assert_equal(restored, state)
+  tiny_run.assert_equal(restored, state)
   for x, want in zip(*map(jax.tree.leaves, (restored, target)), strict=True):
     assert x.sharding == want.sharding
   dtypes = {x.dtype.name for x in jax.tree.leaves(restored.trainable)}
@@ -80,7 +60,7 @@ def test_a_save_is_not_touched_by_later_steps(tmp_path):
   """Kills: handing the writer buffers that the next, donating step overwrites."""
   add = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
   state = abstract("base", dtype="float32")
-  state = filled(state.replace(rng=state.step))  # a key cannot be added to
+  state = tiny_run.filled(state.replace(rng=state.step))  # a key cannot be added to
   keep = jax.tree.map(np.array, state.trainable)
   with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
     real = dataclasses.replace(state, rng=jax.random.key(0))
@@ -89,12 +69,12 @@ def test_a_save_is_not_touched_by_later_steps(tmp_path):
       state = add(state)
     jax.block_until_ready(state)
   params = checkpoint.load_params(tmp_path)
-  assert_equal(stages.split(params, CONFIG.stages["base"])[0], keep)
+  tiny_run.assert_equal(stages.split(params, CONFIG.stages["base"])[0], keep)
 
 
 def test_keeps_the_newest(tmp_path):
   """Kills: `keep` ignored."""
-  state = filled(abstract())
+  state = tiny_run.filled(abstract())
   with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
     for step in (1, 2, 3):
       checkpoints.save(step, state, record())
@@ -105,16 +85,16 @@ def test_keeps_the_newest(tmp_path):
 def test_inference_reads_params_alone(tmp_path):
   """Kills: needing the optimiser; a newest step by text ("10" < "9"); the wrong stage."""
   shapes = abstract()
-  first, state = filled(shapes), filled(shapes)
+  first, state = tiny_run.filled(shapes), tiny_run.filled(shapes)
   first = first.replace(trainable=jax.tree.map(lambda x: x * 0, first.trainable))
   write(tmp_path / "base", first, step=2, saved=record(stage="base"))
   write(tmp_path / "stage1", first, step=9)
   write(tmp_path / "stage1", state, step=10)
-  assert_equal(checkpoint.load_params(tmp_path / "stage1"), state.params)
-  assert_equal(checkpoint.load_params(tmp_path / "stage1", step=9), first.params)
+  tiny_run.assert_equal(checkpoint.load_params(tmp_path / "stage1"), state.params)
+  tiny_run.assert_equal(checkpoint.load_params(tmp_path / "stage1", step=9), first.params)
   config, params, folder = checkpoint.load_run(tmp_path)
   assert (config, folder) == (CONFIG, tmp_path / "stage1")
-  assert_equal(params, state.params)
+  tiny_run.assert_equal(params, state.params)
   assert checkpoint.load_run(str(tmp_path), "base")[2] == tmp_path / "base"
   wanted = jax.tree.map(lambda x: x.sharding, abstract(data=8, fsdp=1).params)
   placed = checkpoint.load_params(tmp_path / "stage1", shardings=wanted)
@@ -127,7 +107,7 @@ def test_loading_what_is_not_there(tmp_path):
     checkpoint.load_params(tmp_path / "nowhere")
   with pytest.raises(FileNotFoundError, match=r"has no checkpoint: expected .*STAGE/checkpoints"):
     checkpoint.load_params(tmp_path)
-  write(tmp_path / "stage1", filled(abstract()))
+  write(tmp_path / "stage1", tiny_run.filled(abstract()))
   with pytest.raises(FileNotFoundError, match=r"stage1 has not step 3; it has the steps \[4\]"):
     checkpoint.load_params(tmp_path / "stage1", step=3)
   with pytest.raises(FileNotFoundError, match=r"stage9 does not exist"):
@@ -136,7 +116,7 @@ def test_loading_what_is_not_there(tmp_path):
 
 def test_another_state_is_refused_before_reading(tmp_path):
   """Kills: a silent cast; a shape error that names no leaf."""
-  write(tmp_path, filled(abstract()))
+  write(tmp_path, tiny_run.filled(abstract()))
   with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
     with pytest.raises(ValueError, match=r"/4/params does not fit the run") as caught:
       checkpoints.restore(4, abstract(dtype="float32"))
@@ -164,7 +144,7 @@ def test_another_state_is_refused_before_reading(tmp_path):
 def test_damaged_files_are_named(tmp_path):
   """Kills: a TensorStore specification of 125 lines instead of the folder to remove."""
   shapes = abstract()
-  write(tmp_path, filled(shapes))
+  write(tmp_path, tiny_run.filled(shapes))
   item = tmp_path / "checkpoints" / "4" / "params"
   for path in item.rglob("d/*"):
     if path.is_file():
@@ -187,7 +167,7 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_init_from_an_earlier_stage_takes_the_new_types(tmp_path):
   """Kills: parameters that start fresh although they were trained; a wrong type or layout."""
-  base = filled(abstract("base", dtype="float32"))
+  base = tiny_run.filled(abstract("base", dtype="float32"))
   write(tmp_path / "base", base, saved=record(stage="base"))
   target = abstract("stage1", dtype="bfloat16")
   found = checkpoint.load_init(tmp_path, CONFIG.stages["stage1"], target)
@@ -204,7 +184,7 @@ def test_init_from_lists_what_it_lacks_and_what_is_new(tmp_path):
   base = abstract("base", dtype="float32")
   half = {name: tree for name, tree in base.params.items() if name != "segmentation"}
   half["old"] = {"kernel": base.step}
-  state = filled(dataclasses.replace(base, trainable=half, frozen={}))
+  state = tiny_run.filled(dataclasses.replace(base, trainable=half, frozen={}))
   write(tmp_path / "base", state, saved=record(stage="base"))
   stage = CONFIG.stages["stage1"]
   with pytest.raises(
@@ -225,7 +205,7 @@ def test_init_from_lists_what_it_lacks_and_what_is_new(tmp_path):
 
 def test_init_from_a_file(tmp_path):
   """Kills: the file's type or layout instead of the stage's."""
-  base = filled(abstract("base", dtype="float32"))
+  base = tiny_run.filled(abstract("base", dtype="float32"))
   path = tmp_path / "official.safetensors"
   weights.save_weights(path, base.params)
   stage = dataclasses.replace(CONFIG.stages["stage1"], init_from=str(path))

@@ -5,11 +5,13 @@ python tests/tiny_run.py WORKDIR [--resume]      devices: --devices N
 
 import argparse
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from facejax import stages, train
@@ -24,8 +26,14 @@ from facejax.config import (
   VitConfig,
 )
 from facejax.fake import fake_batch
+from facejax.state import TrainState
 
 ROWS = 16
+
+# Dozens of runs share three programs: they are compiled once, here and in processes to be killed.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
+if jax.config.jax_compilation_cache_dir is None:
+  jax.config.update("jax_compilation_cache_dir", str(CACHE))
 
 
 def model(dtype: str = "float32", fusion: bool = True) -> ModelConfig:
@@ -89,9 +97,32 @@ class FakePipeline:
       yield self.batch(step)
 
 
+def filled(shapes: TrainState) -> TrainState:
+  """A state of random numbers: as good as a trained one, and nothing is compiled."""
+  draw = np.random.default_rng(3)
+
+  def one(x):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      return jax.device_put(jax.random.key(5), x.sharding)
+    return jax.device_put(np.asarray(draw.normal(size=x.shape) * 100).astype(x.dtype), x.sharding)
+
+  return jax.tree.map(one, shapes)
+
+
+def assert_equal(a, b) -> None:
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  plain = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+  for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(plain(x), plain(y))
+
+
+shared_step = functools.cache(train.make_train_step)
+
+
 def run(workdir: Path, run_config: RunConfig, pipeline=FakePipeline, **arguments) -> int:
-  """train() with fake batches."""
-  with mock.patch.object(train, "Pipeline", pipeline):
+  """train() with fake batches. Runs of equal stages in one process share the compiled step."""
+  with mock.patch.multiple(train, Pipeline=pipeline, make_train_step=shared_step):
     return train.train(run_config, workdir, **arguments)
 
 

@@ -320,13 +320,14 @@ def _report(
 
 def _non_finite(run: _Stage, pending: _Pending, values: dict[str, float]) -> str:
   """Where the numbers ended: step, values, samples, and what to go back to."""
-  wrong = ", ".join(f"{name} {x}" for name, x in values.items() if not math.isfinite(x))
+  names = ("loss", *sorted(set(values) - {"loss"}))
+  wrong = ", ".join(f"{name} {values[name]}" for name in names if not math.isfinite(values[name]))
   samples = [run.pipeline.name(int(i)) for i in np.unique(pending.samples) if i >= 0]
   last = run.checkpoints.latest()
   good = "none yet" if last is None else f"{run.folder}/checkpoints/{last}"
   return (
-    f"stage {run.name}, step {pending.done}: {wrong} (loss {values['loss']}) - expected finite "
-    f"numbers - samples of the batch: {', '.join(samples)} - last good checkpoint: {good} - look "
+    f"stage {run.name}, step {pending.done}: {wrong} - expected finite numbers - "
+    f"samples of the batch: {', '.join(samples)} - last good checkpoint: {good} - look "
     f"at these samples, or lower stages.{run.name}.optim.peak_lr or set clip_norm, then --resume"
   )
 
