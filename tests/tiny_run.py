@@ -1,12 +1,13 @@
 """A run of seconds: a small model, fake batches, three stages. Also a program, to be killed.
 
-python tests/tiny_run.py WORKDIR [--resume]      devices: --devices N
+python tests/tiny_run.py WORKDIR [--devices N] [--steps N] [--resume]
 """
 
 import argparse
 import dataclasses
 import functools
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -117,6 +118,14 @@ def assert_equal(a, b) -> None:
     np.testing.assert_array_equal(plain(x), plain(y))
 
 
+class Slow(FakePipeline):
+  """Leaves time to be killed between two steps, which take 5 ms."""
+
+  def batch(self, step: int):
+    time.sleep(0.1)
+    return super().batch(step)
+
+
 shared_step = functools.cache(train.make_train_step)
 
 
@@ -130,8 +139,9 @@ if __name__ == "__main__":
   parser = argparse.ArgumentParser()
   parser.add_argument("workdir")
   parser.add_argument("--devices", type=int, default=1)
+  parser.add_argument("--steps", type=int, default=6)
   parser.add_argument("--resume", action="store_true")
   arguments = parser.parse_args()
   jax.config.update("jax_num_cpu_devices", arguments.devices)
-  run_config = config(devices=arguments.devices)
-  sys.exit(run(Path(arguments.workdir), run_config, resume=arguments.resume))
+  run_config = config(arguments.steps, arguments.devices, log_every=1)
+  sys.exit(run(Path(arguments.workdir), run_config, Slow, resume=arguments.resume))
