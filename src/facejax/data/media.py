@@ -2,7 +2,7 @@
 
     read_image         file -> [Y X 3] uint8
     read_video         file -> Clip with [T Y X 3] uint8
-    read_landmarks     .npy -> [68 2], or [T 68 2] for a clip
+    read_landmarks     .npy, .json -> [68 2], or [T 68 2] for a clip
     read_segmentation  .png, .npy -> [y x], or [T y x] for a clip
 
 Every refusal is a `MediaError` that names the file, what was found, what was expected and what to
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import pathlib
 
@@ -75,8 +76,7 @@ def inside(folder: str | os.PathLike, relative: str, sample: object = "?") -> pa
   if not relative or os.path.isabs(relative) or ".." in parts or not path.is_relative_to(root):
     raise MediaError(
       f"sample {sample!r}: path {relative!r} is not inside {root} - an index may only name files "
-      "of "
-      "its own folder - use a relative path without '..' or links that lead out"
+      "of its own folder - use a relative path without '..' or links that lead out"
     )
   return path
 
@@ -116,8 +116,7 @@ def decode_image(
   except Exception as error:
     raise MediaError(
       f"{name} ({len(data)} bytes) cannot be decoded ({error}) - expected a complete JPEG, PNG, "
-      "WebP, "
-      "BMP, GIF, TIFF or PPM picture - export it again"
+      "WebP, BMP, GIF, TIFF or PPM picture - export it again"
     ) from error
 
 
@@ -209,8 +208,7 @@ def _decode(path, wanted: set[int], limits: MediaLimits) -> tuple[int, dict[int,
       if (frame.width, frame.height) != shape:
         raise MediaError(
           f"{path}: frame {count} is {frame.width}x{frame.height}, the first "
-          f"{shape[0]}x{shape[1]} - "
-          "expected one size throughout - encode it again"
+          f"{shape[0]}x{shape[1]} - expected one size throughout - encode it again"
         )
       if count == limits.max_frames or (frame.time or 0) > limits.max_seconds:
         raise MediaError(
@@ -236,8 +234,7 @@ def _check_complete(path, container, stream, count: int, end: float) -> None:
   if count < 0.9 * stream.frames or (not stream.frames and 2 * end < seconds - 1):
     raise MediaError(
       f"{path}: {count} frames decode up to {end:.1f} s, the header says "
-      f"{stream.frames or 'unknown'} "
-      f"frames and {seconds:.1f} s - the file is truncated - copy or encode it again"
+      f"{stream.frames or 'unknown'} frames and {seconds:.1f} s - truncated - copy it again"
     )
 
 
@@ -250,9 +247,9 @@ def read_landmarks(
   """Reads iBUG landmarks (x, y) in pixels of the face crop; gives them in [0, 1] of the crop.
 
   Args:
-    path: .npy file; (68, 2) for a picture. For a clip (n, 68, 2), where n is either every frame
-      of the video (`clip.total`, the Face-LLaVA layout), of which the clip's are taken, or
-      exactly the clip's frames.
+    path: .npy file, or .json with lists of [x, y]; (68, 2) for a picture. For a clip (n, 68, 2),
+      where n is either every frame of the video (`clip.total`, the Face-LLaVA layout), of which
+      the clip's are taken, or exactly the clip's frames.
     clip: what `read_video` gave; None for a picture.
     crop: pixels a side of the crop the file refers to.
     limits: of the file.
@@ -262,9 +259,9 @@ def read_landmarks(
     are not clipped, as in the official code.
 
   Raises:
-    MediaError: shape, type, a value that is not finite, or one outside -25 %..125 % of the crop.
+    MediaError: shape, type, a value that is not finite or outside -25 %..125 % of the crop.
   """
-  points = load_array(path, limits)
+  points = (_load_json if str(path).endswith(".json") else load_array)(path, limits)
   expected = [(LANDMARKS, 2)] if clip is None else _per_frame(clip, (LANDMARKS, 2))
   if points.shape not in expected or points.dtype.kind not in "fiu":
     raise MediaError(
@@ -281,15 +278,13 @@ def read_landmarks(
   if low >= 0 and high <= 1:
     raise MediaError(
       f"{path}: landmarks in {low:.3g}..{high:.3g} - expected pixels of a {crop}x{crop} crop, "
-      "these "
-      f"look already normalised - multiply by {crop}"
+      f"these look already normalised - multiply by {crop}"
     )
   if low < -_MARGIN * crop or high > (1 + _MARGIN) * crop:
     raise MediaError(
       f"{path}: landmarks in {low:.1f}..{high:.1f} - expected pixels of a {crop}x{crop} crop, "
-      "with a "
-      f"quarter to spare ({-_MARGIN * crop:g}..{(1 + _MARGIN) * crop:g}) - crop face and points "
-      "alike"
+      f"with a quarter to spare ({-_MARGIN * crop:g}..{(1 + _MARGIN) * crop:g}) - crop face and "
+      "points alike"
     )
   return (points if clip is None else _of_clip(points, clip)) / np.float32(crop)
 
@@ -307,8 +302,7 @@ def read_segmentation(
   Raises:
     MediaError: another mode, shape or type, or an id outside 0..classes-1.
   """
-  npy = pathlib.Path(path).suffix.lower() == ".npy"
-  ids = load_array(path, limits) if npy else _read_map(path, limits)
+  ids = (load_array if str(path).lower().endswith(".npy") else _read_map)(path, limits)
   shapes = [("y", "x")] if clip is None else _per_frame(clip, ("y", "x"))
   fits = ids.ndim == len(shapes[0]) and (clip is None or ids.shape[0] in {s[0] for s in shapes})
   if not fits or ids.dtype.kind not in "iu" or not ids.size:
@@ -320,8 +314,7 @@ def read_segmentation(
   if int(ids.min()) < 0 or int(ids.max()) >= classes:
     raise MediaError(
       f"{path}: class ids {int(ids.min())}..{int(ids.max())} - expected 0..{classes - 1} - map "
-      "other "
-      "label sets to these classes first"
+      "other label sets to these classes first"
     )
   ids = np.array(ids, np.uint8)
   return ids if clip is None else _of_clip(ids, clip)
@@ -354,8 +347,17 @@ def _read_map(path, limits: MediaLimits) -> np.ndarray:
   except Exception as error:  # As in decode_image.
     raise MediaError(
       f"{path} cannot be decoded ({error}) - expected a complete PNG of class ids, or .npy - "
-      "save it "
-      "again"
+      "save it again"
+    ) from error
+
+
+def _load_json(path, limits: MediaLimits) -> np.ndarray:
+  data = _read(path, limits)
+  try:
+    return np.array(json.loads(data))
+  except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or lists of unequal lengths
+    raise MediaError(
+      f"{path} is no JSON list of points ({error}) - expected [[x, y], ...] - save it again"
     ) from error
 
 
@@ -394,6 +396,5 @@ def check_pixels(name: str, width: int, height: int, limits: MediaLimits) -> Non
   if width * height > limits.max_pixels:
     raise MediaError(
       f"{name}: {width}x{height} pixels by its header - at most {limits.max_pixels} pixels are "
-      "read - "
-      "shrink it"
+      "read - shrink it"
     )

@@ -1,0 +1,168 @@
+"""A photograph or a clip of a face, and a question -> the answer of a run's last checkpoint.
+
+    photograph --faces/detect.py--> 256x256 crop, 68 landmarks --generate.py--> Reply
+
+Whatever could not be had (landmarks without a detector, say) is left out and named in the reply.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from facejax import checkpoint
+from facejax.config import RunConfig
+from facejax.data import media
+from facejax.faces import detect
+from facejax.generate import Answerer, Sampling
+from facejax.types import Kind, Medium, Sample, Turn
+
+# Pixels a side up to which a square picture passes for a face crop: Face-LLaVA's crops have 256,
+# and hardly a camera or a site gives square pictures that small. Our choice.
+CROP_LIMIT = 300
+_VIDEOS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm")
+_FIND_FACE = (
+  "run `facejax faces install` so that the face is found, or give the 256x256 crop of a face with "
+  "--landmarks"
+)
+
+
+_GREEDY = Sampling()
+
+
+class Reply(NamedTuple):
+  """The answer, and what it was given from: one sentence a topic."""
+
+  text: str
+  metadata: dict[str, str]
+
+
+def chat(
+  workdir: Path,
+  path: str | os.PathLike,
+  question: str,
+  *,
+  detector: str | None = None,
+  landmarks: str | None = None,
+  face: int | None = None,
+  sampling: Sampling = _GREEDY,
+) -> Reply:
+  """Answers a question about the face in a file.
+
+  Args:
+    workdir: of a training run, or of one of its stages.
+    path: a photograph, or a clip of a face crop (told by its suffix).
+    question: without placeholders; the medium is put in front of it.
+    detector: folder or .task bundle of the face models; None takes the installed ones, if any.
+    landmarks: file of 68 points in pixels of the 256x256 crop, one set a frame for a clip: the
+      picture then is that crop, and no face is looked for. See media.read_landmarks.
+    face: which one of several in a photograph, from the left, from 1.
+    sampling: how tokens are chosen.
+
+  Raises:
+    FileNotFoundError: no such file, no models where `detector` says, or no checkpoint.
+    ValueError: unreadable file, no face or several, a picture too large to be a crop where nothing
+      can find the face in it, landmarks that do not fit, or a prompt too long for the model.
+    ModuleNotFoundError: LiteRT or PyAV is needed and not installed.
+  """
+  if not os.path.isfile(path):
+    raise FileNotFoundError(f"{path}: no such file - expected a photograph or a clip of a face")
+  if not question.strip():
+    raise ValueError(f"the question is empty ({question!r}) - expected a sentence about the face")
+  config, params, stage_dir = checkpoint.load_run(workdir)
+  kind: Kind = "video" if Path(path).suffix.lower() in _VIDEOS else "image"
+  if face is not None and (kind == "video" or landmarks):
+    raise ValueError(
+      f"--face {face} chooses among the faces found in a photograph, but {path} is taken as one "
+      "face crop - drop --face"
+    )
+  read = _clip(path, landmarks, config.model.frames) if kind == "video" else None
+  medium, metadata = read or _picture(path, detector, landmarks, face)
+  stage = config.stages.get(stage_dir.name)
+  reads = [name for name in config.data.modalities if stage is None or name in stage.modalities]
+  used = medium.landmarks is not None and "landmarks" in reads and config.model.fusion is not None
+  if not used:
+    medium = Medium(kind, medium.pixels)
+  sample = Sample(str(path), (Turn("human", f"<{kind}>\n{question.strip()}"),), (medium,))
+  answer = Answerer(config, params).answer([sample], sampling)[0]
+  return Reply(
+    answer.text,
+    {
+      **metadata,
+      "segmentation": "none; photographs and clips come without class maps",
+      "inputs": "pixels and landmarks" if used else "pixels",
+      "checkpoint": _checkpoint(config, stage_dir),
+      **({} if answer.stopped else {"answer": f"cut after {sampling.new_tokens} tokens"}),
+    },
+  )
+
+
+def _checkpoint(config: RunConfig, stage_dir: Path) -> str:
+  stage = config.stages.get(stage_dir.name)
+  steps = f" of {stage.steps}" if stage else ""
+  return f"{stage_dir.name}, step {checkpoint.steps_in(stage_dir)[-1]}{steps}"
+
+
+def _picture(
+  path: str | os.PathLike, detector: str | None, landmarks: str | None, face: int | None
+) -> tuple[Medium, dict[str, str]]:
+  """The face crop of a picture, and where it and its landmarks come from."""
+  photo = media.read_image(path)
+  height, width = photo.shape[:2]
+  if landmarks:
+    _check_square(path, height, width)
+    points = media.read_landmarks(landmarks)
+    return Medium("image", photo[None], points[None]), {
+      "landmarks": f"from {landmarks}",
+      "face": "the whole picture, as --landmarks refers to a crop",
+    }
+  models = Path(detector) if detector else _installed()
+  if models:
+    found = detect.LiteRTDetector.load(models).detect(photo)
+    chosen = detect.single_face(found, str(path), (height, width), face)
+    crop, points = detect.crop(photo, chosen)
+    box = ", ".join(f"{edge:.0f}" for edge in chosen.box)
+    return Medium("image", crop[None], points[None] / np.float32(detect.CROP)), {
+      "landmarks": f"detected by MediaPipe's face mesh, models in {models}",
+      "face": f"left, top, right, bottom {box} of {width}x{height} px, score {chosen.score:.2f}",
+    }
+  if height != width or height > CROP_LIMIT or face is not None:
+    asked = f", of which face {face} is asked for," if face is not None else ""
+    raise ValueError(
+      f"{path} ({width}x{height} px){asked} is no face crop, and no face detector is installed - "
+      f"expected a square picture of at most {CROP_LIMIT} px a side without one - {_FIND_FACE}"
+    )
+  return Medium("image", photo[None]), {
+    "landmarks": f"none; no face detector is installed - {_FIND_FACE}",
+    "face": f"the whole picture ({width}x{height} px), taken as a face crop; none was looked for",
+  }
+
+
+def _clip(
+  path: str | os.PathLike, landmarks: str | None, frames: int
+) -> tuple[Medium, dict[str, str]]:
+  """The frames of a clip, which must be of a face crop, and where its landmarks come from."""
+  clip = media.read_video(path, frames)
+  height, width = clip.pixels.shape[1:3]
+  _check_square(path, height, width)
+  points = media.read_landmarks(landmarks, clip) if landmarks else None
+  return Medium("video", clip.pixels, points), {
+    "landmarks": f"from {landmarks}" if landmarks else "none; no --landmarks given for the clip",
+    "face": f"whole frames ({width}x{height} px), taken as a face crop; no face was looked for",
+    "frames": f"{frames} of {clip.total}",
+  }
+
+
+def _check_square(path: str | os.PathLike, height: int, width: int) -> None:
+  if height != width:
+    raise ValueError(
+      f"{path} is {width}x{height} px - expected the square crop of a face, as no face is looked "
+      "for in clips or where --landmarks is given - crop it to the face"
+    )
+
+
+def _installed() -> Path | None:
+  """The folder of the models that `facejax faces install` put there, if it did."""
+  folder = detect.default_folder()
+  return folder if (folder / detect.DETECTOR).is_file() else None
