@@ -40,10 +40,17 @@ class Difference(NamedTuple):
     return f"{self.name}: {self.old!r} -> {self.new!r}"
 
 
-def describe(config: RunConfig, stage: str, fingerprint: Mapping, mesh: Mesh) -> dict:
-  """The record that is saved with each checkpoint; `fingerprint` is the pipeline's."""
+def describe(
+  config: RunConfig, stage: str, fingerprint: Mapping, mesh: Mesh, start: str | None = None
+) -> dict:
+  """The record that is saved with each checkpoint.
+
+  `fingerprint` is the pipeline's, `start` says which checkpoint the stage starts from; None if that
+  is no longer there, which is no difference.
+  """
   record = {
     "stage": stage,
+    "start": start,
     "config": config_io.to_dict(config),
     "fingerprint": dict(fingerprint),
     "devices": dict(mesh.shape),
@@ -55,6 +62,8 @@ def describe(config: RunConfig, stage: str, fingerprint: Mapping, mesh: Mesh) ->
 def differences(saved: Mapping, current: Mapping) -> list[Difference]:
   """Every named value that differs between two records of a stage."""
   old, new = _named(saved), _named(current)
+  if None in (old["start"], new["start"]):
+    old["start"] = new["start"] = None
   free = "|".join(f"(?:{pattern})" for pattern in _FREE)
   free = free.replace("{stage}", re.escape(current["stage"]))
   return [
@@ -88,6 +97,7 @@ def _named(record: Mapping) -> dict[str, Any]:
   config = {name: value for name, value in record["config"].items() if name != "data"}
   tree = {
     **config,
+    "start": record["start"],
     "data": record["fingerprint"],
     "devices": record["devices"],
     "versions": record["versions"],

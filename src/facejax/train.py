@@ -82,7 +82,7 @@ def train(
   use_compile_cache()
   workdir = Path(workdir)
   names = workdirs.selected(config, stages)
-  workdirs.check_sources(config, workdir, names)
+  workdirs.check_sources(config, workdir, names, resume)
   mesh = make_mesh(config.mesh)
   for name in names:
     _check_rows(name, config.stages[name], mesh)
@@ -202,7 +202,8 @@ def _train_stage(
   stage, folder = config.stages[name], workdir / name
   model = FaceMLLM(config.model)
   pipeline = Pipeline(config.model, config.data, stage.rows, stage.modalities)
-  record = meta.describe(config, name, pipeline.fingerprint(), mesh)
+  start = workdirs.origin(workdir, stage)
+  record = meta.describe(config, name, pipeline.fingerprint(), mesh, start)
   abstract = abstract_state(model, stage, mesh)
   with checkpoint.Checkpoints(folder, config.keep) as checkpoints:
     done = checkpoints.latest()

@@ -8,7 +8,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from facejax.checkpoint import steps_in
-from facejax.config import RunConfig, one_of
+from facejax.config import RunConfig, StageConfig, one_of
 from facejax.weights import located
 
 
@@ -19,10 +19,15 @@ def selected(config: RunConfig, stages: Sequence[str] | None) -> list[str]:
   return [name for name in config.stages if stages is None or name in stages]
 
 
-def check_sources(config: RunConfig, workdir: Path, names: Sequence[str]) -> None:
-  """Raises unless each stage's init_from exists, or is trained before the stage, to its end."""
+def check_sources(config: RunConfig, workdir: Path, names: Sequence[str], resume: bool) -> None:
+  """Raises unless each stage's init_from exists, or is trained before the stage, to its end.
+
+  A stage that is resumed from its own checkpoint needs its start no more.
+  """
   order = list(config.stages)
   for name in names:
+    if resume and steps_in(workdir / name):
+      continue
     source = config.stages[name].init_from
     if source.endswith(".safetensors"):
       if not located(source).is_file():
@@ -36,6 +41,17 @@ def check_sources(config: RunConfig, workdir: Path, names: Sequence[str]) -> Non
         )
       if source not in names:
         _check_trained(workdir, source, config.stages[source].steps, name)
+
+
+def origin(workdir: Path, stage: StageConfig) -> str | None:
+  """What a stage starts from now, such as "base at step 500"; None if that has no checkpoint left.
+
+  If an earlier stage was trained on meanwhile, a later one no longer belongs to it.
+  """
+  if not stage.init_from or stage.init_from.endswith(".safetensors"):
+    return stage.init_from
+  done = steps_in(workdir / stage.init_from)
+  return f"{stage.init_from} at step {done[-1]}" if done else None
 
 
 def _check_trained(workdir: Path, source: str, steps: int, name: str) -> None:

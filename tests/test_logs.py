@@ -1,0 +1,48 @@
+"""What a run says while it runs, and what a killed one leaves."""
+
+import io
+import re
+
+from facejax import logs
+
+
+def test_progress_is_lines_in_a_file_and_a_bar_on_a_terminal():
+  """Kills: carriage returns in log files; an ETA of the compilation."""
+  plain = io.StringIO()
+  with logs.Progress("base", 0, 9, plain) as progress:
+    progress.advance(1)
+    progress.show(1, "loss 2")
+    progress.advance(5)
+    progress.show(5, "loss 1")
+  assert re.fullmatch(r"base 1/9  loss 2\nbase 5/9  loss 1  ETA 0:00:0\d\n", plain.getvalue())
+  terminal = io.StringIO()
+  terminal.isatty = lambda: True
+  with logs.Progress("base", 2, 9, terminal) as progress:
+    progress.advance(4)
+    progress.show(4, "loss 1")
+  assert "4/9" in terminal.getvalue() and "loss 1" in terminal.getvalue()
+
+
+def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
+  """Kills: a broken last line that makes a run unreadable or unresumable."""
+  path = tmp_path / "metrics.jsonl"
+  for step in (1, 2, 3):
+    logs.append(path, {"step": step})
+  with path.open("a") as file:
+    file.write('{"step": 4, "lo')
+  assert logs.rewind(path, 2) == [{"step": 1}, {"step": 2}]
+  assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+  assert logs.rewind(tmp_path / "none.jsonl", 2) == []
+
+
+def test_a_window_weighs_steps_by_their_targets():
+  """Kills: a mean of means."""
+  window = logs.Window()
+  window.add(2.0, 1.0, tokens=10)
+  window.add(4.0, 3.0, tokens=20)
+  first = window.close()
+  assert (first["loss"], first["weight"]) == (3.5, 4.0)
+  window.add(1.0, 2.0, tokens=5)
+  assert window.close()["loss"] == 1.0
+  window.add(0.0, 0.0, tokens=0)
+  assert window.close()["loss"] == 0.0
