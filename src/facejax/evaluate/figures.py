@@ -91,5 +91,5 @@ def attention(face: Face, weights: Float[np.ndarray, "P R"]) -> Figure:
       layer, cmap="magma", alpha=0.55, extent=(0, size, size, 0), interpolation="bilinear"
     )
     axes.plot(*face.landmarks[region.start : region.stop].T, ".", color="cyan", markersize=2)
-    axes.set_title(f"{region.name}\n{layer.min():.2f} to {layer.max():.2f}", fontsize=8)
+    axes.set_title(f"{region.name}\n{layer.min():.3f} to {layer.max():.3f}", fontsize=8)
   return figure
