@@ -12,7 +12,7 @@ from facejax.config import MODALITIES
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command. Bad input ends in one line on stderr and exit status 2, not in a traceback."""
-  parser = _parser()
+  parser = make_parser()
   argv = list(sys.argv[1:] if argv is None else argv)
   overrides = [a.removeprefix("--config.") for a in argv if a.startswith("--config.")]
   argv = [a for a in argv if not a.startswith("--config.")]
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+  """The commands and their flags."""
   parser = argparse.ArgumentParser(
     prog="facejax", allow_abbrev=False, description="Multimodal LLMs of the human face, in JAX."
   )
