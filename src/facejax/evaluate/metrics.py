@@ -1,28 +1,32 @@
-"""Labels of n faces, true and predicted -> a figure with its 95 % interval.
+"""Truths and predictions -> scores with 95 % bootstrap intervals. NumPy; n samples, R resamples.
 
-The interval is a percentile bootstrap over faces. A resample is a row of counts, how often it holds
-each face, so every metric here is a ratio of products with the matrix of counts: no Python loop.
+A metric is a function of weights [R n] -> scores [R]. Ones give its value; the counts of a resample
+give its value there, so a whole bootstrap is a few matrix products.
 
-  faces          0  1  2  3
-  the data       1  1  1  1     gives the value
-  resample 0     0  2  1  1     gives one of the figures whose percentiles are the interval
-  resample 1     1  0  3  0
+What counts for an answer that states no label (our choice; the paper's code for this is not
+published): the worst that an answer could have done, so that not answering never helps.
 
-A face whose answer states no label must be scored as wrong by the caller, at worst: `worst_set` and
-`age_error` say how. All choices are ours where no source is named; the paper does not say.
+  expression, deepfake   wrong
+  action units           every unit wrong: present ones missed, absent ones claimed
+  attributes             every attribute wrong
+  age                    as far off as an age of 5 to 80 years, the renderer's range, can be
 """
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-AGE_RANGE = (5.0, 80.0)  # years that faces are drawn with
+from facejax.faces.scene import AGES
+
+UNPARSED = -1  # the class of an answer that states none
+
+Metric = Callable[[Float[np.ndarray, "R n"]], Float[np.ndarray, "R"]]
 
 
 class Interval(NamedTuple):
-  """A figure with its 95 % interval, over n faces. NaN where the figure is not defined."""
+  """A score, its 95 % interval over samples, and how many samples there are."""
 
   value: float
   low: float
@@ -30,129 +34,100 @@ class Interval(NamedTuple):
   n: int
 
 
-def resamples(n: int, count: int, seed: int = 0) -> np.ndarray:
-  """How often each of `count` draws of n faces, with replacement, holds each face.
+def bootstrap(metric: Metric, n: int, resamples: int, seed: int) -> Interval:
+  """The percentile bootstrap over n samples. A pure function of its arguments.
 
-  Args:
-    n: faces.
-    count: draws.
-    seed: of the draws; metrics of the same faces may share one matrix.
-
-  Returns:
-    [count n] float64 of whole numbers; each row sums to n.
-
-  Raises:
-    ValueError: n or count below 1.
+  A resample in which the metric is undefined (no sample of any class it averages) is left out.
+  Raises ValueError unless there are samples and resamples.
   """
-  if n < 1 or count < 1:
-    raise ValueError(f"bootstrap of n={n} faces in count={count} resamples: expected at least 1")
-  drawn = np.random.default_rng(seed).integers(n, size=(count, n))
-  drawn += np.arange(count)[:, None] * n
-  return np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(np.float64)
+  if n < 1 or resamples < 1:
+    raise ValueError(
+      f"bootstrap of n={n} samples with {resamples} resamples: expected at least 1 of each - raise "
+      "evaluate.faces or evaluate.bootstrap"
+    )
+  value = metric(np.ones((1, n)))[0]
+  counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+  scores = metric(counts.astype(np.float64))
+  scores = scores[np.isfinite(scores)]
+  low, high = np.quantile(scores, (0.025, 0.975)) if len(scores) else (value, value)
+  return Interval(float(value), float(low), float(high), n)
 
 
-def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], draws: np.ndarray) -> Interval:
-  """The 2.5th and 97.5th percentile of a statistic over the draws that it is defined on.
-
-  Where every face scores the same, so does every draw, and the interval has no width.
-
-  Args:
-    statistic: counts [r n] -> [r]; NaN where a draw leaves it undefined.
-    draws: [r n] of `resamples`.
-  """
-  n = draws.shape[1]
-  value = float(statistic(np.ones((1, n)))[0])
-  values = statistic(draws)
-  values = values[~np.isnan(values)]
-  if np.isnan(value) or not values.size:
-    return Interval(np.nan, np.nan, np.nan, n)
-  low, high = np.percentile(values, (2.5, 97.5))
-  return Interval(value, float(low), float(high), n)
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """a / b, NaN where b is 0."""
+  return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=b > 0)
 
 
-def mean(scores: np.ndarray, draws: np.ndarray) -> Interval:
-  """Mean of a score a face [n]: accuracy if it is 0 or 1, MAE if it is an absolute error."""
-  scores = np.asarray(scores, np.float64)
-  return bootstrap(lambda counts: counts @ scores / counts.sum(1), draws)
+def _mean(x: Float[np.ndarray, "R k"]) -> Float[np.ndarray, "R"]:
+  """The mean over the last axis of what is not NaN, NaN where nothing is left."""
+  known = np.isfinite(x)
+  return _ratio(np.where(known, x, 0).sum(-1), known.sum(-1))
 
 
-def uar(truth: np.ndarray, predicted: np.ndarray, draws: np.ndarray) -> Interval:
-  """Unweighted average recall: the mean of the recall of each class that occurs in the truth.
-
-  A draw is averaged over the classes that occur in it.
-
-  Args:
-    truth: [n] class indices.
-    predicted: [n] class indices; any other number, such as -1, is a wrong answer.
-    draws: [r n] of `resamples`.
-  """
-  members = (truth[:, None] == np.unique(truth)).astype(np.float64)
-  hits = members * (truth == predicted)[:, None]
-  return bootstrap(lambda counts: _row_mean(_ratio(counts @ hits, counts @ members)), draws)
+def accuracy(truth: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> Metric:
+  """Share of right classes (WAR)."""
+  return mean(truth == predicted)
 
 
-def f1(truth: np.ndarray, predicted: np.ndarray, draws: np.ndarray) -> Interval:
-  """F1 of one unit, 2 TP / (2 TP + FP + FN), over draws where the truth has it; [n] bool each."""
-  return macro_f1(truth[:, None], predicted[:, None], draws)
+def mean(values: Float[np.ndarray, "n"] | Bool[np.ndarray, "n"]) -> Metric:
+  """The mean of a number a sample: of absolute errors it is the MAE."""
+  return lambda weights: _ratio(weights @ values.astype(np.float64), weights.sum(-1))
 
 
-def macro_f1(truth: np.ndarray, predicted: np.ndarray, draws: np.ndarray) -> Interval:
-  """Mean over units of the F1 of each, [n units] bool, as in the action unit benchmarks.
+def uar(truth: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> Metric:
+  """Mean recall of the classes that occur in the truth."""
+  member = truth[:, None] == np.unique(truth)[None]
+  right = member & (truth == predicted)[:, None]
+  return lambda weights: _mean(_ratio(weights @ right, weights @ member.astype(np.float64)))
 
-  Only units that occur in the truth are averaged, in a draw those that occur in the draw: without
-  a face that has it a unit's F1 is 0 or undefined, whatever the model. A unit that is predicted but
-  occurs in no face does not count. NaN if no unit occurs.
+
+def f1(truth: Bool[np.ndarray, "n k"], predicted: Bool[np.ndarray, "n k"]) -> Metric:
+  """Mean over k labels of the binary F1 = 2 TP / (2 TP + FP + FN).
+
+  A label that is neither true nor predicted anywhere has no F1 and is left out of the mean.
   """
   both = (truth & predicted).astype(np.float64)
-  wrong = (truth ^ predicted).astype(np.float64)
-  has = truth.astype(np.float64)
-
-  def statistic(counts: np.ndarray) -> np.ndarray:
-    twice = 2 * (counts @ both)
-    each = _ratio(twice, twice + counts @ wrong)
-    return _row_mean(np.where(counts @ has > 0, each, np.nan))
-
-  return bootstrap(statistic, draws)
+  either = truth.astype(np.float64) + predicted
+  return lambda weights: _mean(_ratio(2 * (weights @ both), weights @ either))
 
 
-def attribute_accuracy(truth: np.ndarray, predicted: np.ndarray, draws: np.ndarray) -> Interval:
-  """Mean over attributes of the accuracy of each as a yes/no question; [n attributes] bool."""
-  return mean((truth == predicted).mean(1), draws)
+def label_accuracy(truth: Bool[np.ndarray, "n k"], predicted: Bool[np.ndarray, "n k"]) -> Metric:
+  """Mean over k labels of the share of right yes-or-no decisions (CelebA's mAcc)."""
+  return mean((truth == predicted).mean(-1))
 
 
-def age_error(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """Absolute error of each age in years [n]; NaN in `predicted` is an answer without an age.
-
-  Such an answer counts as the end of 5..80 years that is farther from the truth. No answer counts
-  as worse than that ("999 years old" would otherwise decide the mean), so failing never helps.
-  """
-  low, high = AGE_RANGE
-  worst = np.maximum(np.abs(truth - low), np.abs(high - truth))
-  return np.fmin(np.abs(truth - predicted), worst)
+def confusion(
+  truth: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], classes: int
+) -> Int[np.ndarray, "classes columns"]:
+  """Counts [true class, predicted class]; the last of classes + 1 columns is UNPARSED."""
+  counts = np.zeros((classes, classes + 1), int)
+  np.add.at(counts, (truth, np.where(predicted == UNPARSED, classes, predicted)), 1)
+  return counts
 
 
-def worst_set(truth: np.ndarray) -> np.ndarray:
-  """What an answer that states no set counts as, for action units and attributes: all wrong.
-
-  An empty set would do well on what is rare, so such an answer counts as the complement.
-  """
-  return ~truth
+def class_ids(labels: Sequence[object | None], classes: Sequence[object]) -> Int[np.ndarray, "n"]:
+  """The place of each label among the classes, UNPARSED for None."""
+  return np.array([UNPARSED if x is None else classes.index(x) for x in labels], int)
 
 
-def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-  """Faces of each true class (row) by predicted class (column); the last column: no label (-1)."""
-  table = np.zeros((classes, classes + 1), np.int64)
-  np.add.at(table, (truth, predicted), 1)  # column -1 is the last
-  return table
+def memberships(labels: Sequence[frozenset], names: Sequence) -> Bool[np.ndarray, "n k"]:
+  """Which of the k names each set holds; other members are ignored."""
+  return np.array([[name in x for name in names] for x in labels], bool).reshape(-1, len(names))
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-  """top / bottom, NaN where bottom is 0."""
-  return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+def predicted_memberships(
+  labels: Sequence[frozenset | None], truth: Bool[np.ndarray, "n k"], names: Sequence
+) -> Bool[np.ndarray, "n k"]:
+  """As memberships; where there is no label, the opposite of the truth: every decision wrong."""
+  given = memberships([frozenset() if x is None else x for x in labels], names)
+  failed = np.array([x is None for x in labels], bool)
+  return np.where(failed[:, None], ~truth, given)
 
 
-def _row_mean(values: np.ndarray) -> np.ndarray:
-  """Mean of each row over what is not NaN; NaN for a row of NaN."""
-  with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-    return np.nanmean(values, axis=1)
+def age_errors(
+  truth: Float[np.ndarray, "n"], predicted: Sequence[float | None]
+) -> Float[np.ndarray, "n"]:
+  """Absolute errors in years; where there is no age, the distance to the farther end of AGES."""
+  worst = np.maximum(np.abs(truth - AGES[0]), np.abs(truth - AGES[1]))
+  given = np.array([np.nan if x is None else x for x in predicted], float)
+  return np.where(np.isnan(given), worst, np.abs(truth - given))

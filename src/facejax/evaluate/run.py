@@ -1,283 +1,254 @@
-"""A model and held-out drawn faces -> answers, the labels they state, and metrics.
+"""Parameters -> answers about held-out drawn faces -> results. Each face is asked every task.
 
-  face(seed=i, split)  drawn once, asked one question a task
-  answers              greedy, a task at a time: a batch stops when its longest answer does
-  predictions.jsonl    what was asked, answered, understood and true, a line a question
-  results.json         the metrics, each {value, low, high, n}
-
-The test's identities are in no training split. How a failed answer counts is in metrics.py.
+Rows are ordered by task: answers to one task are about as long as each other, so that a batch ends
+soon after its first row does. The wording of a question is drawn from (data.seed, face, task): the
+same for every set of parameters.
 """
 
 import dataclasses
 import json
-import math
-import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import tqdm
+from jax.sharding import Mesh
 
-from facejax.config import MODALITIES, EvaluateConfig, RunConfig, one_of
+from facejax.config import RunConfig
+from facejax.data.pipeline import row_format
 from facejax.evaluate import metrics
-from facejax.evaluate.metrics import Interval
+from facejax.evaluate.metrics import Metric
 from facejax.faces import questions, synthetic
-from facejax.faces.action_units import ACTION_UNITS, EXPRESSIONS
+from facejax.faces.action_units import EXPRESSIONS, RENDERED_ACTION_UNITS
 from facejax.faces.attributes import ATTRIBUTES
-from facejax.faces.parsing import Label
-from facejax.generate import Answerer, Sampling
+from facejax.faces.parsing import MAX_AGE
+from facejax.generate import Answer, Answerer, Sampling
+from facejax.logs import Progress
 from facejax.types import Medium, Sample, Turn
 
 HEADLINES = {
-  "expression_accuracy": "expression accuracy",
-  "expression_uar": "expression UAR",
-  "au_macro_f1": "action units macro-F1",
-  "attribute_accuracy": "attribute accuracy",
-  "age_mae": "age MAE (years)",
-  "deepfake_accuracy": "deepfake accuracy",
+  "expression_accuracy": "expression, accuracy",
+  "expression_uar": "expression, mean recall",
+  "au_macro_f1": "action units, macro F1",
+  "attribute_accuracy": "attributes, mean accuracy",
+  "age_mae": "age, mean error in years",
+  "deepfake_accuracy": "deepfake, accuracy",
 }
-VERDICTS = ("real", "fake")
-_COLUMN = 22  # characters, the width of "0.812 [0.780, 0.843]" and a gap
-
-
-class Prediction(NamedTuple):
-  """One question: `label` is what the answer states, None if nothing; `truth` is true."""
-
-  seed: int
-  sample: str
-  task: str
-  question: str
-  answer: str
-  stopped: bool
-  label: Label | None
-  truth: Label
 
 
 def evaluate(
-  config: RunConfig, params: Any, out_dir: Path, *, modalities: tuple[str, ...]
-) -> dict[str, Any]:
-  """Asks about drawn faces and scores the answers.
+  config: RunConfig,
+  params: Any,
+  out_dir: str | Path,
+  *,
+  modalities: Sequence[str] | None = None,
+  name: str = "evaluate",
+  mesh: Mesh | None = None,
+) -> dict:
+  """Answers, scores, and writes predictions.jsonl and results.json into out_dir.
 
   Args:
-    config: config.evaluate says which faces, tasks and how many.
+    config: the model, and `evaluate`: how many faces of which split, which tasks.
     params: of config.model.
-    out_dir: gets predictions.jsonl and results.json.
-    modalities: optional inputs that are read, of those in config.data.modalities.
+    out_dir: made if needed; an earlier evaluation in it is replaced.
+    modalities: optional inputs that the model sees; those of config.data if None.
+    name: of the progress line.
+    mesh: as in Answerer.
 
   Returns:
-    What results.json holds: for each task its metrics, `expression_accuracy`, `expression_uar`,
-    `au_macro_f1`, `au_f1` (a unit's number -> metric), `attribute_accuracy`,
-    `attribute_accuracy_each`, `age_mae` (years), `deepfake_accuracy`, each
-    {value, low, high, n} with a 95 % interval, null where undefined; `confusion` (task ->
-    {labels, counts}; a row a true label, the last column counts answers without a label);
-    `parse_failures` (task -> {count, n}); `faces`, `split`, `modalities`, `seconds`, `data`.
-
-  Raises:
-    ValueError: unknown task, split or modality; no tasks, faces or bootstrap resamples; or what
-      Answerer refuses.
+    {metric: {value, low, high, n}} for HEADLINES, of the tasks that were asked; `au_f1` and
+    `attribute` with the same for each label; `confusion`, `parse_failures`, `seconds` and what was
+    evaluated. How answers without a label count is said in metrics.py.
   """
   started = time.monotonic()
-  settings = config.evaluate
-  _check(settings, modalities)
-  reads = tuple(name for name in config.data.modalities if name in modalities)
-  data = dataclasses.replace(config.data, modalities=reads)
-  answerer = Answerer(dataclasses.replace(config, data=data), params)
-  predictions = _ask(answerer, settings, config.model.image.image_size)
-  draws = metrics.resamples(settings.faces, settings.bootstrap)
-  results: dict[str, Any] = {}
-  failures, confusion = {}, {}
-  for task in settings.tasks:
-    of_task = [p for p in predictions if p.task == task]
-    results |= _SCORES[task](of_task, draws)
-    failures[task] = {"count": sum(p.label is None for p in of_task), "n": len(of_task)}
-    if task in _CLASSES:
-      confusion[task] = _confusion(of_task, _CLASSES[task])
-  results |= {
-    "parse_failures": failures,
-    "confusion": confusion,
-    "faces": settings.faces,
-    "split": settings.split,
-    "modalities": list(reads),
+  if modalities is not None:
+    config = dataclasses.replace(
+      config, data=dataclasses.replace(config.data, modalities=tuple(modalities))
+    )
+  asked, truths = _questions(config)
+  sampling = Sampling(new_tokens=config.evaluate.new_tokens)
+  with Progress(name, 0, len(asked)) as progress:
+    answers = Answerer(config, params, mesh).answer(
+      asked, sampling, progress=_Shown(progress, len(asked))
+    )
+  records = _records(config, asked, truths, answers)
+  results = {
+    **score(config, records),
     "seconds": round(time.monotonic() - started, 1),
-    "data": "synthetic",
+    "faces": config.evaluate.faces,
+    "split": config.evaluate.split,
+    "modalities": list(config.data.modalities),
+    "data": "synthetic faces",
   }
-  _write(out_dir, predictions, results)
+  out_dir = Path(out_dir)
+  out_dir.mkdir(parents=True, exist_ok=True)
+  lines = [json.dumps(_plain(record)) + "\n" for record in records]
+  (out_dir / "predictions.jsonl").write_text("".join(lines))
+  (out_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
   return results
 
 
-def _check(settings: EvaluateConfig, modalities: tuple[str, ...]) -> None:
-  for task in settings.tasks:
-    one_of("evaluate.tasks", task, questions.TASKS)
-  for name in modalities:
-    one_of("modalities", name, MODALITIES)
-  for name in ("faces", "bootstrap"):
-    if getattr(settings, name) < 1:
-      raise ValueError(f"evaluate.{name}={getattr(settings, name)}: expected at least 1")
-  if not settings.tasks or len(set(settings.tasks)) < len(settings.tasks):
-    raise ValueError(
-      f"evaluate.tasks={settings.tasks}: expected one or more of {', '.join(questions.TASKS)}, "
-      "each once"
+class _Shown:
+  """Counts rows for the progress line, and shows it ten times."""
+
+  def __init__(self, progress: Progress, total: int):
+    self._progress, self._total = progress, total
+    self._done, self._tenth = 0, 0
+
+  def __call__(self, rows: int) -> None:
+    self._done += rows
+    self._progress.advance(self._done)
+    if (tenth := 10 * self._done // self._total) > self._tenth:
+      self._tenth = tenth
+      self._progress.show(self._done, "answers")
+
+
+def medium(face: synthetic.Face) -> Medium:
+  """A drawn face with its landmarks in [0, 1] and its class map."""
+  landmarks = face.landmarks[None] / np.float32(len(face.image))
+  return Medium("image", face.image[None], landmarks, face.segmentation[None])
+
+
+def _questions(config: RunConfig) -> tuple[list[Sample], list[Any]]:
+  """Every task about every face, task by task, and the true labels. A face is drawn once."""
+  size, split = config.model.image.image_size, config.evaluate.split
+  faces = [synthetic.face(i, size=size, split=split) for i in range(config.evaluate.faces)]
+  media = [medium(face) for face in faces]
+  samples, truths = [], []
+  for task in config.evaluate.tasks:
+    for i, face in enumerate(faces):
+      rng = np.random.default_rng((config.data.seed, i, questions.TASKS.index(task)))
+      turn = Turn("human", "<image>\n" + questions.question(task, rng))
+      samples.append(Sample(f"synthetic/{split}/{i}/{task}", (turn,), (media[i],)))
+      truths.append(questions.truth(task, face.labels))
+  return samples, truths
+
+
+def _records(
+  config: RunConfig, asked: Sequence[Sample], truths: Sequence, answers: Sequence[Answer]
+) -> list[dict]:
+  """What predictions.jsonl holds, with sets as sets."""
+  template = row_format(config.model, config.data).template
+  records = []
+  for sample, truth, answer in zip(asked, truths, answers, strict=True):
+    *_, face, task = sample.id.split("/")
+    parsed = questions.parse(task, answer.text)
+    if task == "age" and parsed is not None and parsed > MAX_AGE:  # type: ignore[operator]
+      parsed = None  # no age of a person
+    question = sample.conversation[0].text
+    records.append(
+      {
+        "face": int(face),
+        "task": task,
+        "prompt": f"{template.system} {template.user}: {question} {template.assistant}:",
+        "answer": answer.text,
+        "stopped": answer.stopped,
+        "parsed": parsed,
+        "truth": truth,
+      }
     )
+  return records
 
 
-def _ask(answerer: Answerer, settings: EvaluateConfig, size: int) -> list[Prediction]:
-  """Draws the faces, then answers task by task."""
-  drawn = [
-    _draw(seed, settings.split, size)
-    for seed in tqdm.trange(settings.faces, desc="drawing faces", unit="face")
-  ]
-  sampling = Sampling(new_tokens=settings.new_tokens)
-  predictions = []
-  total = settings.faces * len(settings.tasks)
-  with tqdm.tqdm(total=total, desc="answering", unit="answer") as bar:
-    for task in settings.tasks:
-      asked = [_question(task, seed) for seed in range(settings.faces)]
-      samples = [
-        Sample(
-          f"synthetic/{settings.split}/{seed}", (Turn("human", f"<image>\n{text}"),), (medium,)
-        )
-        for seed, (text, (medium, _)) in enumerate(zip(asked, drawn, strict=True))
-      ]
-      answers = answerer.answer(samples, sampling, progress=bar.update)
-      for seed, answer in enumerate(answers):
-        label, truth = questions.parse(task, answer.text), questions.truth(task, drawn[seed][1])
-        predictions.append(
-          Prediction(
-            seed, samples[seed].id, task, asked[seed], answer.text, answer.stopped, label, truth
-          )
-        )
-  return predictions
+def _plain(record: Mapping) -> dict:
+  """A record as JSON values: sets are sorted lists."""
+  return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in record.items()}
 
 
-def _draw(seed: int, split: str, size: int) -> tuple[Medium, synthetic.Labels]:
-  """The picture as SyntheticSource makes it, without questions."""
-  size = max(size, synthetic.MIN_SIZE)
-  face = synthetic.face(seed, size=size, split=split)
-  points = face.landmarks / np.float32(size)
-  return Medium("image", face.image[None], points[None], face.segmentation[None]), face.labels
+def score(config: RunConfig, records: Sequence[Mapping]) -> dict:
+  """The results of the answers; see evaluate(). A score that is undefined is left out."""
+
+  def intervals(scores: Mapping[Any, Metric], n: int) -> dict:
+    made = {
+      name: metrics.bootstrap(metric, n, config.evaluate.bootstrap, config.seed)
+      for name, metric in scores.items()
+    }
+    return {name: x._asdict() for name, x in made.items() if np.isfinite(x.value)}
+
+  results: dict[str, Any] = {"parse_failures": {}}
+  for task in config.evaluate.tasks:
+    own = [r for r in records if r["task"] == task]
+    parsed, truth = [r["parsed"] for r in own], [r["truth"] for r in own]
+    results["parse_failures"][task] = parsed.count(None)
+    scores, extra = _SCORES[task](truth, parsed)
+    results |= intervals(scores, len(own))
+    for name, each in extra.get("labels", {}).items():
+      results[name] = intervals(each, len(own))
+    if "confusion" in extra:
+      results.setdefault("confusion", {})[task] = extra["confusion"]
+  return results
 
 
-def _question(task: str, seed: int) -> str:
-  """The wording hangs on the face and task alone, so that all runs are asked the same."""
-  return questions.question(task, np.random.default_rng((seed, questions.TASKS.index(task))))
+def _classes(truth, parsed, classes: Sequence) -> tuple[np.ndarray, np.ndarray, dict]:
+  """Class numbers of both, and the confusion matrix as JSON values."""
+  true, predicted = metrics.class_ids(truth, classes), metrics.class_ids(parsed, classes)
+  matrix = metrics.confusion(true, predicted, len(classes)).tolist()
+  names = ["fake" if c else "real" for c in classes] if classes == (False, True) else list(classes)
+  return true, predicted, {"classes": names, "matrix": matrix}
 
 
-def _classes(predictions: list[Prediction], names: tuple) -> tuple[np.ndarray, np.ndarray]:
-  """Truth and label of each face as positions in `names`; -1 where there is no label."""
-  place = {name: index for index, name in enumerate(names)}
-  truth = np.array([place[p.truth] for p in predictions])
-  return truth, np.array([-1 if p.label is None else place[p.label] for p in predictions])
-
-
-def _sets(predictions: list[Prediction], names: tuple) -> tuple[np.ndarray, np.ndarray]:
-  """[n names] bool each: who has what, and who is said to; all wrong where there is no label."""
-  member = lambda labels: np.array([[name in label for name in names] for label in labels])
-  truth = member([p.truth for p in predictions])
-  said = member([p.label or () for p in predictions])
-  failed = np.array([p.label is None for p in predictions])
-  return truth, np.where(failed[:, None], metrics.worst_set(truth), said)
-
-
-def _expression(predictions: list[Prediction], draws: np.ndarray) -> dict:
-  truth, said = _classes(predictions, EXPRESSIONS)
-  return {
-    "expression_accuracy": _record(metrics.mean(truth == said, draws)),
-    "expression_uar": _record(metrics.uar(truth, said, draws)),
+def _expression(truth, parsed) -> tuple[dict[str, Metric], dict]:
+  true, predicted, confusion = _classes(truth, parsed, EXPRESSIONS)
+  scores = {
+    "expression_accuracy": metrics.accuracy(true, predicted),
+    "expression_uar": metrics.uar(true, predicted),
   }
+  return scores, {"confusion": confusion}
 
 
-def _action_units(predictions: list[Prediction], draws: np.ndarray) -> dict:
-  truth, said = _sets(predictions, tuple(ACTION_UNITS))
-  occur = [(i, unit) for i, unit in enumerate(ACTION_UNITS) if truth[:, i].any()]
-  each = {str(unit): _record(metrics.f1(truth[:, i], said[:, i], draws)) for i, unit in occur}
-  return {"au_macro_f1": _record(metrics.macro_f1(truth, said, draws)), "au_f1": each}
+def _deepfake(truth, parsed) -> tuple[dict[str, Metric], dict]:
+  true, predicted, confusion = _classes(truth, parsed, (False, True))
+  return {"deepfake_accuracy": metrics.accuracy(true, predicted)}, {"confusion": confusion}
 
 
-def _attributes(predictions: list[Prediction], draws: np.ndarray) -> dict:
-  truth, said = _sets(predictions, tuple(ATTRIBUTES))
-  right = truth == said
-  each = {name: _record(metrics.mean(right[:, i], draws)) for i, name in enumerate(ATTRIBUTES)}
-  overall = _record(metrics.attribute_accuracy(truth, said, draws))
-  return {"attribute_accuracy": overall, "attribute_accuracy_each": each}
+def _labels(truth, parsed, names: Sequence, metric) -> tuple[Metric, dict[Any, Metric]]:
+  """A metric over all labels, and over each one alone."""
+  true = metrics.memberships(truth, names)
+  predicted = metrics.predicted_memberships(parsed, true, names)
+  each = {n: metric(true[:, [k]], predicted[:, [k]]) for k, n in enumerate(names)}
+  return metric(true, predicted), each
 
 
-def _age(predictions: list[Prediction], draws: np.ndarray) -> dict:
-  truth = np.array([p.truth for p in predictions], np.float64)
-  said = np.array([math.nan if p.label is None else p.label for p in predictions], np.float64)
-  return {"age_mae": _record(metrics.mean(metrics.age_error(truth, said), draws))}
+def _action_units(truth, parsed) -> tuple[dict[str, Metric], dict]:
+  macro, each = _labels(truth, parsed, RENDERED_ACTION_UNITS, metrics.f1)
+  named = {f"AU{unit}": metric for unit, metric in each.items()}
+  return {"au_macro_f1": macro}, {"labels": {"au_f1": named}}
 
 
-def _deepfake(predictions: list[Prediction], draws: np.ndarray) -> dict:
-  right = np.array([p.label == p.truth for p in predictions])
-  return {"deepfake_accuracy": _record(metrics.mean(right, draws))}
+def _attributes(truth, parsed) -> tuple[dict[str, Metric], dict]:
+  overall, each = _labels(truth, parsed, tuple(ATTRIBUTES), metrics.label_accuracy)
+  return {"attribute_accuracy": overall}, {"labels": {"attribute": each}}
 
 
-_SCORES = {
+def _age(truth, parsed) -> tuple[dict[str, Metric], dict]:
+  return {"age_mae": metrics.mean(metrics.age_errors(np.array(truth, float), parsed))}, {}
+
+
+_SCORES: dict[str, Callable[[list, list], tuple[dict[str, Metric], dict]]] = {
   "expression": _expression,
   "action_units": _action_units,
   "attributes": _attributes,
   "age": _age,
   "deepfake": _deepfake,
 }
-# Of tasks with a confusion matrix: what `truth` gives -> how it is called.
-_CLASSES: dict[str, dict[Any, str]] = {
-  "expression": {name: name for name in EXPRESSIONS},
-  "deepfake": dict(zip((False, True), VERDICTS, strict=True)),
-}
 
 
-def _confusion(predictions: list[Prediction], names: Mapping[Any, str]) -> dict:
-  truth, said = _classes(predictions, tuple(names))
-  counts = metrics.confusion(truth, said, len(names))
-  return {"labels": list(names.values()), "counts": counts.tolist()}
-
-
-def _record(interval: Interval) -> dict:
-  """As JSON, which has no NaN."""
-  finite = lambda x: None if isinstance(x, float) and math.isnan(x) else x
-  return {name: finite(value) for name, value in interval._asdict().items()}
-
-
-def _write(out_dir: Path, predictions: list[Prediction], results: dict) -> None:
-  out_dir.mkdir(parents=True, exist_ok=True)
-  with open(out_dir / "predictions.jsonl", "w") as file:
-    for prediction in predictions:
-      file.write(json.dumps(prediction._asdict(), default=sorted) + "\n")  # sets become lists
-  text = json.dumps(results, indent=1, allow_nan=False)
-  (out_dir / "results.json").write_text(text + "\n")
-
-
-def table(runs: dict[str, dict]) -> str:
-  """Plain text: a column a run, a row a headline metric with its interval, "-" where not asked.
-
-  Args:
-    runs: name -> what `evaluate` returned.
-  """
-  names = [textwrap.wrap(name, _COLUMN - 2) or [""] for name in runs]
-  height = max(map(len, names), default=0)
-  rows = [["", *(name[i] if i < len(name) else "" for name in names)] for i in range(height)]
-  for key, title in HEADLINES.items():
-    if any(key in run for run in runs.values()):
-      rows.append([title, *(_cell(run.get(key)) for run in runs.values())])
-  rows.append(["answers without a label", *(_failed(run) for run in runs.values())])
-  rows.append(
-    ["picture and", *(", ".join(r["modalities"]) or "nothing else" for r in runs.values())]
+def table(runs: Mapping[str, Mapping]) -> str:
+  """Results side by side as text: value [low, high] of each metric that any run has."""
+  cell = lambda r, k: "{value:.3f} [{low:.3f}, {high:.3f}]".format(**r[k]) if k in r else "-"
+  rows = [["", *runs]]
+  for key, words in HEADLINES.items():
+    if any(key in results for results in runs.values()):
+      rows.append([words, *(cell(results, key) for results in runs.values())])
+  rows.append(["answers without a label", *(_failures(results) for results in runs.values())])
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return "\n".join(
+    "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    for row in rows
   )
-  rows.append(["faces", *(f"{run['faces']} ({run['split']})" for run in runs.values())])
-  widths = [max(len(row[i]) for row in rows) for i in range(len(runs) + 1)]
-  lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)) for r in rows]
-  note = "Drawn (synthetic) faces; [95 % bootstrap interval over faces]; MAE: lower is better."
-  return "\n".join([*(line.rstrip() for line in lines), note])
 
 
-def _cell(metric: dict | None) -> str:
-  if metric is None or metric["value"] is None:
-    return "-"
-  return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**metric)
-
-
-def _failed(run: dict) -> str:
-  counts = run["parse_failures"].values()
-  return f"{sum(c['count'] for c in counts)} of {sum(c['n'] for c in counts)}"
+def _failures(results: Mapping) -> str:
+  failed = results["parse_failures"]
+  return f"{sum(failed.values())} of {results['faces'] * len(failed)}"
