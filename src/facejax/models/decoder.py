@@ -14,14 +14,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from facejax.config import DecoderConfig
 from facejax.models.attention import attend, rope, rope_table
-from facejax.models.layers import INIT, Dense, RMSNorm, matmul, unroll
+from facejax.models.layers import DENSE, INIT, Dense, RMSNorm, matmul, unroll
 from facejax.sharding import AxisRules, constrain
 from facejax.types import Cache, typed
 
 # What a block keeps for the backward pass. "dots": the products with parameters, not the attention
 # scores. "full": nothing, a block is computed twice. "none": everything.
 REMAT = {
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "dots": jax.checkpoint_policies.save_only_these_names(DENSE),
   "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -116,7 +116,7 @@ class Decoder(nn.Module):
   @typed
   def embed(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
     """Token embeddings."""
-    return self.embedding.astype(self.dtype)[tokens]
+    return jnp.asarray(self.embedding, self.dtype)[tokens]
 
   @typed
   def __call__(

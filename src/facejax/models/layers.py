@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import normal, ones, zeros
 from jaxtyping import Array, Float
 
@@ -17,6 +18,8 @@ from facejax.types import typed
 
 # Our choice for training from scratch, and what the released code gives new layers.
 INIT = normal(0.02)
+
+DENSE = "dense"  # the checkpoint name of every product with a parameter
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -75,6 +78,8 @@ class Dense(nn.Module):
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
     flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
     y = matmul(flat, kernel.astype(self.dtype), self.out or self.dtype)
+    # Remat policies know the product by name: inside matmul, with its own gradient, it is hidden.
+    y = checkpoint_name(y, DENSE)
     if self.bias:
       y += self.param("bias", zeros, (self.features,)).astype(self.dtype)[None]
     return y.reshape(*x.shape[:-1], self.features)
