@@ -20,7 +20,7 @@ def get_config() -> RunConfig:
     data=DataConfig(row_length=352, synthetic=SyntheticConfig(faces=1_000_000, turns=5)),
     stages={
       "base": dataclasses.replace(
-        stages.base(steps=1200, rows=16, peak_lr=1e-3),
+        stages.base(steps=700, rows=16, peak_lr=1e-3),
         init_from="runs/demo_base/encoder.safetensors",
         new=(r"(?!image_encoder/).*",),
       )
