@@ -14,6 +14,7 @@ from facejax.data.rows import encode
 from facejax.evaluate import run
 from facejax.faces import questions, synthetic
 from facejax.generate import Answer
+from facejax.models import face_mllm, presets
 from facejax.types import Sample
 from facejax.visual_table import VisualTable
 
@@ -67,7 +68,7 @@ def test_true_answers_score_perfectly(config, tmp_path):
     best = 0 if key == "age_mae" else 1
     assert results[key] == {"value": best, "low": best, "high": best, "n": FACES}
   assert results["parse_failures"] == dict.fromkeys(questions.TASKS, 0)
-  assert len(results["attribute"]) == 12 and 0 < len(results["au_f1"]) <= 15
+  assert len(results["attribute_accuracy_each"]) == 12 and 0 < len(results["au_f1"]) <= 15
   for task in ("expression", "deepfake"):
     matrix = np.array(results["confusion"][task]["matrix"])
     assert np.trace(matrix) == matrix.sum() == FACES
@@ -143,6 +144,37 @@ def test_selected_tasks_only(config, tmp_path):
   assert set(run.HEADLINES) & set(results) == {"age_mae", "deepfake_accuracy"}
 
 
+def test_reads_no_more_than_the_config(config, tmp_path):
+  """Kills: maps shown to a model whose config reads none, as modalities given replace data's."""
+  data = dataclasses.replace(config.data, modalities=("landmarks",))
+  narrow = dataclasses.replace(config, data=data)
+  both = evaluated(narrow, tmp_path, true_answer, modalities=("landmarks", "segmentation"))
+  assert both["modalities"] == ["landmarks"] and FakeAnswerer.modalities == ("landmarks",)
+  assert evaluated(narrow, tmp_path, true_answer, modalities=("segmentation",))["modalities"] == []
+
+
+@pytest.mark.parametrize(
+  "change, modalities, words",
+  [
+    ({"tasks": ("ages",)}, None, r"evaluate.tasks is 'ages', expected .*did you mean 'age'"),
+    ({"tasks": ()}, None, r"evaluate.tasks=\(\): expected some of expression"),
+    ({"tasks": ("age", "age")}, None, r"evaluate.tasks=\('age', 'age'\): .* each once"),
+    ({"faces": 0}, None, r"evaluate.faces=0: expected at least 1"),
+    ({"bootstrap": -3}, None, r"evaluate.bootstrap=-3: expected at least 1"),
+    ({}, ("landmark",), r"'landmark', expected .*did you mean 'landmarks'"),
+    ({"split": "tests"}, None, r"tests"),
+  ],
+)
+def test_refused_before_answering(config, tmp_path, change, modalities, words):
+  """Kills: a refusal behind minutes of answering, or none."""
+  changed = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **change))
+  with (
+    mock.patch.object(run, "Answerer", side_effect=AssertionError("answering began")),
+    pytest.raises(ValueError, match=words),
+  ):
+    run.evaluate(changed, None, tmp_path, modalities=modalities)
+
+
 def test_undefined_score_is_left_out(config):
   """Kills: NaN in results.json, which is not JSON."""
   none = frozenset()
@@ -165,13 +197,22 @@ def test_table_shows_runs_side_by_side(config, tmp_path):
   assert lines[-1].split()[-6:] == ["0", "of", "35", "35", "of", "35"]
 
 
-@pytest.mark.slow
 def test_a_real_model_is_evaluated(config, tmp_path):
-  """Kills: an interface between evaluation, data and generation that does not fit."""
-  from facejax.models import face_mllm
-
-  small = dataclasses.replace(config.evaluate, faces=3, new_tokens=4)
-  config = dataclasses.replace(config, evaluate=small)
-  params = jax.jit(lambda: face_mllm.init(config.model, jax.random.key(0)))()
-  results = run.evaluate(config, params, tmp_path)
-  assert sum(results["parse_failures"].values()) <= 15 and results["age_mae"]["n"] == 3
+  """Kills: an interface to data and generation that does not fit, faces too small to be drawn."""
+  tiny = presets.tiny()
+  model = dataclasses.replace(
+    tiny,
+    decoder=dataclasses.replace(tiny.decoder, vocab=config.model.decoder.vocab, max_length=192),
+    segmentation=dataclasses.replace(tiny.segmentation, classes=19),
+  )
+  small = dataclasses.replace(
+    config.evaluate, faces=3, rows=2, new_tokens=4, tasks=("age", "deepfake")
+  )
+  config = dataclasses.replace(config, model=model, evaluate=small)
+  params = jax.jit(lambda: face_mllm.init(model, jax.random.key(0)))()
+  results = run.evaluate(config, params, tmp_path, modalities=("segmentation",))
+  assert results["modalities"] == ["segmentation"] and results["age_mae"]["n"] == 3
+  lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+  assert [(r["face"], r["task"]) for r in map(json.loads, lines)] == [
+    (face, task) for task in ("age", "deepfake") for face in range(3)
+  ]

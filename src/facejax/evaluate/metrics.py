@@ -12,6 +12,7 @@ published): the worst that an answer could have done, so that not answering neve
   age                    as far off as an age of 5 to 80 years, the renderer's range, can be
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -46,11 +47,21 @@ def bootstrap(metric: Metric, n: int, resamples: int, seed: int) -> Interval:
       "evaluate.faces or evaluate.bootstrap"
     )
   value = metric(np.ones((1, n)))[0]
-  counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-  scores = metric(counts.astype(np.float64))
+  scores = metric(_counts(n, resamples, seed))
   scores = scores[np.isfinite(scores)]
   low, high = np.quantile(scores, (0.025, 0.975)) if len(scores) else (value, value)
   return Interval(float(value), float(low), float(high), n)
+
+
+@functools.lru_cache(maxsize=1)  # the metrics of an evaluation, about 30, share their resamples
+def _counts(n: int, resamples: int, seed: int) -> Float[np.ndarray, "R n"]:
+  """How often each resample holds each sample."""
+  drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+  drawn += n * np.arange(resamples)[:, None]
+  counts = np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
+  counts = counts.astype(np.float64)
+  counts.flags.writeable = False
+  return counts
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -84,11 +95,18 @@ def uar(truth: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> Metric:
 def f1(truth: Bool[np.ndarray, "n k"], predicted: Bool[np.ndarray, "n k"]) -> Metric:
   """Mean over k labels of the binary F1 = 2 TP / (2 TP + FP + FN).
 
-  A label that is neither true nor predicted anywhere has no F1 and is left out of the mean.
+  A label that no sample has, in the data or in a resample, is left out of the mean, whether it was
+  predicted or not: its F1 is 0 or undefined for any model.
   """
   both = (truth & predicted).astype(np.float64)
-  either = truth.astype(np.float64) + predicted
-  return lambda weights: _mean(_ratio(2 * (weights @ both), weights @ either))
+  has = truth.astype(np.float64)
+  either = has + predicted
+
+  def metric(weights):
+    scores = _ratio(2 * (weights @ both), weights @ either)
+    return _mean(np.where(weights @ has > 0, scores, np.nan))
+
+  return metric
 
 
 def label_accuracy(truth: Bool[np.ndarray, "n k"], predicted: Bool[np.ndarray, "n k"]) -> Metric:
@@ -127,7 +145,10 @@ def predicted_memberships(
 def age_errors(
   truth: Float[np.ndarray, "n"], predicted: Sequence[float | None]
 ) -> Float[np.ndarray, "n"]:
-  """Absolute errors in years; where there is no age, the distance to the farther end of AGES."""
+  """Absolute errors in years; where there is no age, the distance to the farther end of AGES.
+
+  No age counts as worse than none: 110 said of a child of 5 years is 75 years off.
+  """
   worst = np.maximum(np.abs(truth - AGES[0]), np.abs(truth - AGES[1]))
   given = np.array([np.nan if x is None else x for x in predicted], float)
-  return np.where(np.isnan(given), worst, np.abs(truth - given))
+  return np.fmin(worst, np.abs(truth - given))

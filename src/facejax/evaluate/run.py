@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from facejax.config import RunConfig
+from facejax.config import MODALITIES, RunConfig, one_of
 from facejax.data.pipeline import row_format
 from facejax.evaluate import metrics
 from facejax.evaluate.metrics import Metric
@@ -52,20 +52,24 @@ def evaluate(
     config: the model, and `evaluate`: how many faces of which split, which tasks.
     params: of config.model.
     out_dir: made if needed; an earlier evaluation in it is replaced.
-    modalities: optional inputs that the model sees; those of config.data if None.
+    modalities: optional inputs that the model sees, of those in config.data; None: all of them.
     name: of the progress line.
     mesh: as in Answerer.
 
   Returns:
     {metric: {value, low, high, n}} for HEADLINES, of the tasks that were asked; `au_f1` and
-    `attribute` with the same for each label; `confusion`, `parse_failures`, `seconds` and what was
-    evaluated. How answers without a label count is said in metrics.py.
+    `attribute_accuracy_each` with the same for each label; `confusion`, `parse_failures`,
+    `seconds` and what was evaluated. How answers without a label count is said in metrics.py.
+
+  Raises:
+    ValueError: no or unknown tasks, an unknown modality or split, fewer than one face or bootstrap
+      resample; or what Answerer refuses.
   """
   started = time.monotonic()
-  if modalities is not None:
-    config = dataclasses.replace(
-      config, data=dataclasses.replace(config.data, modalities=tuple(modalities))
-    )
+  _check(config, modalities)
+  if modalities is not None:  # no more than the model was trained with
+    reads = tuple(name for name in config.data.modalities if name in modalities)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, modalities=reads))
   asked, truths = _questions(config)
   sampling = Sampling(new_tokens=config.evaluate.new_tokens)
   with Progress(name, 0, len(asked)) as progress:
@@ -79,7 +83,7 @@ def evaluate(
     "faces": config.evaluate.faces,
     "split": config.evaluate.split,
     "modalities": list(config.data.modalities),
-    "data": "synthetic faces",
+    "data": "synthetic",
   }
   out_dir = Path(out_dir)
   out_dir.mkdir(parents=True, exist_ok=True)
@@ -87,6 +91,22 @@ def evaluate(
   (out_dir / "predictions.jsonl").write_text("".join(lines))
   (out_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
   return results
+
+
+def _check(config: RunConfig, modalities: Sequence[str] | None) -> None:
+  """Refuses before minutes of answering what would fail behind them."""
+  settings = config.evaluate
+  for name in modalities or ():
+    one_of("evaluate(modalities=...)", name, MODALITIES)
+  for task in settings.tasks:
+    one_of("evaluate.tasks", task, questions.TASKS)
+  if not settings.tasks or len(set(settings.tasks)) < len(settings.tasks):
+    raise ValueError(
+      f"evaluate.tasks={settings.tasks}: expected some of {', '.join(questions.TASKS)}, each once"
+    )
+  for name in ("faces", "bootstrap"):
+    if getattr(settings, name) < 1:
+      raise ValueError(f"evaluate.{name}={getattr(settings, name)}: expected at least 1")
 
 
 class _Shown:
@@ -112,7 +132,7 @@ def medium(face: synthetic.Face) -> Medium:
 
 def _questions(config: RunConfig) -> tuple[list[Sample], list[Any]]:
   """Every task about every face, task by task, and the true labels. A face is drawn once."""
-  size, split = config.model.image.image_size, config.evaluate.split
+  size, split = max(config.model.image.image_size, synthetic.MIN_SIZE), config.evaluate.split
   faces = [synthetic.face(i, size=size, split=split) for i in range(config.evaluate.faces)]
   media = [medium(face) for face in faces]
   samples, truths = [], []
@@ -218,7 +238,7 @@ def _action_units(truth, parsed) -> tuple[dict[str, Metric], dict]:
 
 def _attributes(truth, parsed) -> tuple[dict[str, Metric], dict]:
   overall, each = _labels(truth, parsed, tuple(ATTRIBUTES), metrics.label_accuracy)
-  return {"attribute_accuracy": overall}, {"labels": {"attribute": each}}
+  return {"attribute_accuracy": overall}, {"labels": {"attribute_accuracy_each": each}}
 
 
 def _age(truth, parsed) -> tuple[dict[str, Metric], dict]:
