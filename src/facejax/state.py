@@ -91,18 +91,19 @@ def init_state(
   loaded = loaded or {}
   target = flax.traverse_util.flatten_dict(abstract.params, sep="/")
   fresh = {name: x for name, x in target.items() if name not in loaded}
-  rng = jax.random.key(seed)
 
-  def draw(rng):
+  def draw():
+    rng = jax.random.key(seed)  # made here: several processes cannot put one array on all devices
     flat = flax.traverse_util.flatten_dict(face_mllm.init(model.config, rng), sep="/")
-    return {name: flat[name].astype(x.dtype) for name, x in fresh.items()}
+    drawn = {name: flat[name].astype(x.dtype) for name, x in fresh.items()}
+    return drawn, jnp.zeros((), jnp.int32), rng
 
-  drawn = jax.jit(draw, out_shardings=_shardings(fresh))(rng)
+  layout = _shardings((fresh, abstract.step, abstract.rng))
+  drawn, step, rng = jax.jit(draw, out_shardings=layout)()
   params = flax.traverse_util.unflatten_dict({**loaded, **drawn}, sep="/")
   trainable, frozen = stages.split(params, stage)
   optimizer = make_optimizer(stage.optim, stage.steps)
   opt_state = jax.jit(optimizer.init, out_shardings=_shardings(abstract.opt_state))(trainable)
-  step, rng = jax.device_put((jnp.int32(0), rng), (abstract.step.sharding, abstract.rng.sharding))
   return TrainState(step, trainable, frozen, opt_state, rng)
 
 

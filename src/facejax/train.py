@@ -161,7 +161,8 @@ def put(batch: Batch, rows: int, mesh: Mesh) -> Batch:
   place = lambda x: jax.make_array_from_process_local_data(
     sharding, np.asarray(x), (rows, *x.shape[1:])
   )
-  return jax.tree.map(place, batch)
+  with jax.transfer_guard_host_to_device("allow"):  # with several processes JAX counts it implicit
+    return jax.tree.map(place, batch)
 
 
 def _check_rows(name: str, stage: StageConfig, mesh: Mesh) -> None:
