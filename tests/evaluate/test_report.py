@@ -1,75 +1,75 @@
-"""The report of a small run: one page, self-contained, honest, escaped."""
+"""The report of a small run: one page, self-contained, honest, escaped, and whole without input."""
 
 import base64
 import dataclasses
+import functools
 import json
-import os
 import re
 from html.parser import HTMLParser
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import saved_run
 
-from facejax import checkpoint, config_io, stages
+from facejax.data import resize
 from facejax.evaluate import figures, report, run
 from facejax.faces import questions, synthetic
 from facejax.generate import Answer
-from facejax.models import face_mllm
-from facejax.state import TrainState
+from facejax.models.face_mllm import FaceMLLM
 
-FACES = 3
+FACES = 8
 EVIL = '<script>alert("x")</script> & <b>'
 
 
 @pytest.fixture(scope="module")
 def config():
-  settings = [f"evaluate.faces={FACES}", "evaluate.bootstrap=20", "model.image.layers=1"]
-  config = config_io.load("configs/demo.py", [*settings, "model.decoder.layers=1"])
-  return dataclasses.replace(
-    config, stages={"stage1": stages.stage1(4, 2), "stage2": stages.stage2(6, 2)}
-  )
+  config = saved_run.config()
+  settings = dataclasses.replace(config.evaluate, faces=FACES, bootstrap=20)
+  return dataclasses.replace(config, evaluate=settings)
 
 
-def write_evaluation(config, folder, first_answer, when):
-  """Results of true answers but one; predictions of each task."""
-  rng = np.random.default_rng(0)
-  samples, truths = run._questions(config)
-  answers = []
-  for sample in samples:
-    *_, face, task = sample.id.split("/")
-    labels = synthetic.face(int(face), split="test").labels
-    answers.append(Answer(questions.answer(task, labels, rng), (5,), True))
-  answers[0] = Answer(first_answer, (5,), False)
-  records = run._records(config, samples, truths, answers)
-  results = run.score(config, records) | {
-    "faces": FACES,
-    "split": "test",
-    "modalities": list(config.data.modalities),
-  }
-  folder.mkdir(parents=True)
-  (folder / "results.json").write_text(json.dumps(results))
-  lines = [json.dumps(run._plain(record)) + "\n" for record in records]
-  (folder / "predictions.jsonl").write_text("".join(lines))
-  os.utime(folder / "results.json", (when, when))
+class Truthful:
+  """Knows the answers, but for its first, which is markup."""
+
+  def __init__(self, config, params, mesh=None):
+    del config, params, mesh
+
+  def answer(self, samples, sampling, **_):
+    answers = []
+    for sample in samples:
+      *_, face, task = sample.id.split("/")
+      seed = int(face)
+      labels = synthetic.face(seed, size=48, split="test").labels
+      good = questions.answer(task, labels, np.random.default_rng(seed))
+      answers.append(EVIL if (task, seed) == ("expression", 0) else good)
+    return [Answer(text, (5,), True) for text in answers]
+
+
+def evaluated(config, folder, modalities):
+  with mock.patch.object(run, "Answerer", Truthful):
+    return run.evaluate(config, None, folder, modalities=modalities)
 
 
 @pytest.fixture(scope="module")
 def workdir(config, tmp_path_factory):
+  """As the demo leaves it; and an evaluation that came later."""
   folder = tmp_path_factory.mktemp("run & more")
-  params = jax.jit(lambda: face_mllm.init(config.model, jax.random.key(0)))()
-  state = TrainState(np.int32(6), params, {}, {"moment": np.zeros(3)}, jax.random.key(0))
-  with checkpoint.Checkpoints(folder / "stage2", keep=None) as checkpoints:
-    checkpoints.save(6, state, {"config": config_io.to_dict(config)})
-  for stage in ("stage1", "stage2"):
+  saved_run.save(folder, config)
+  for stage in ("base", "stage1"):
     (folder / stage).mkdir(exist_ok=True)
-    records = [json.dumps({"step": i, "loss": 3 / i}) for i in range(1, 5)]
-    (folder / stage / "metrics.jsonl").write_text("\n".join(records) + "\n")
-  masked = dataclasses.replace(config, data=dataclasses.replace(config.data, modalities=()))
-  write_evaluation(masked, folder / "base", "Hm.", 1000)
-  write_evaluation(config, folder / "stage1" / "evaluate", "Hm.", 2000)
-  write_evaluation(config, folder / "stage2" / "evaluate", EVIL, 3000)
-  write_evaluation(masked, folder / "stage2" / "evaluate_masked", "masked answer", 4000)
+    lines = [json.dumps({"step": i, "loss": 3 / i}) for i in range(1, 5)]
+    (folder / stage / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 5, "lo')
+  runs = {
+    "base": evaluated(config, folder / "base", ()),
+    "stage 1": evaluated(config, folder / "stage1" / "evaluate", ("landmarks", "segmentation")),
+    "<masked>": evaluated(config, folder / "stage1" / "evaluate_masked", ()),
+  }
+  (folder / "results.json").write_text(json.dumps({**runs["stage 1"], "runs": runs}))
+  fewer = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, faces=2))
+  evaluated(fewer, folder / "stage1" / "evaluate-no_landmarks", ("segmentation",))
   return folder
 
 
@@ -79,7 +79,7 @@ def page(workdir):
 
 
 class Tags(HTMLParser):
-  """Open tags that were not closed, and the tags there are."""
+  """The tags there are; those left open."""
 
   def __init__(self, text):
     super().__init__()
@@ -100,77 +100,110 @@ def test_page_is_whole_and_self_contained(page, workdir):
   tags = Tags(page)
   assert tags.open == []
   sources = [attrs["src"] for tag, attrs in tags.seen if tag == "img"]
-  saved = {path.read_bytes() for path in (workdir / "report").glob("*.png")}
-  embedded = {base64.b64decode(s.removeprefix("data:image/png;base64,")) for s in sources}
-  assert embedded == saved and all(x.startswith(b"\x89PNG") for x in saved)
-  names = {path.stem for path in (workdir / "report").glob("*.png")}
-  assert names == {"losses", "confusions", "faces", "attention_0", "attention_1"}
-  assert not re.search(r"https?://|<link|<script", page)
-  assert "All faces here are synthetic faces" in page
+  saved = {path.stem: path.read_bytes() for path in (workdir / "report").glob("*.png")}
+  embedded = [base64.b64decode(s.removeprefix("data:image/png;base64,")) for s in sources]
+  assert set(embedded) == set(saved.values())
+  assert all(data.startswith(b"\x89PNG") for data in embedded)
+  faces = {f"face_{seed}" for seed in range(6)}
+  assert set(saved) == {"losses", "confusion", "attention_0", "attention_1", *faces}
+  assert not re.search(r"https?://|<link|<script|@import", page)
+  assert "synthetic and held out" in page and "(split test)" in page
+  assert "Last stage: stage1, step 7." in page
+  assert 'class="missing"' not in page
 
 
-def test_text_of_the_model_is_escaped(page, workdir):
-  """Kills: an answer or a folder name that becomes markup."""
-  assert EVIL not in page
-  assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; &lt;b&gt;" in page
+def test_all_text_is_escaped(page, workdir):
+  """Kills: an answer, a folder or a run whose name becomes markup."""
+  assert EVIL not in page and "<masked>" not in page
+  assert "<td>&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; &lt;b&gt;</td>" in page
   assert f"<h1>{workdir.name.replace('&', '&amp;')}</h1>" in page
+  assert "<th>&lt;masked&gt;</th>" in page
 
 
-def test_runs_side_by_side_in_order(page):
-  """Kills: a run left out, another order, the masked run's answers shown."""
+def test_runs_stand_side_by_side(page):
+  """Kills: a run left out or twice, another order, intervals or inputs of another run."""
   heads = re.findall(r"<th>([^<]*)</th>", page.split("</tr>")[0])
-  assert heads == ["", "base", "stage1", "stage2", "stage2, masked"]
-  inputs = page.split("inputs besides pixels")[1].split("</tr>")[0]
-  cells = re.findall(r'<td class="number">([^<]*)</td>', inputs)
-  assert cells == ["none", "landmarks, segmentation", "landmarks, segmentation", "none"]
-  row = page.split("deepfake, accuracy")[1].split("</tr>")[0]
-  assert row.count("1.000 <small>[1.000, 1.000]</small>") == 4
-  assert "masked answer" not in page
+  assert heads == ["", "base", "stage 1", "&lt;masked&gt;", "stage1/evaluate-no_landmarks"]
+
+  def row(words):
+    line = page.split(f"<tr><th>{words}</th>")[1].split("</tr>")[0]
+    return re.findall(r'<td class="number">([^<]*)</td>', line)
+
+  assert row("picture and") == ["nothing", "landmarks, segmentation", "nothing", "segmentation"]
+  assert row("faces") == [f"{FACES} (test)"] * 3 + ["2 (test)"]
+  assert row(report.HEADLINES["deepfake_accuracy"]) == ["1.000 [1.000, 1.000]"] * 4
+  accuracy = row(report.HEADLINES["expression_accuracy"])
+  assert accuracy[1].startswith("0.875 [") and accuracy[3].startswith("0.500 [")
+  assert row("answers without a label") == [f"1 of {5 * FACES}"] * 3 + ["1 of 10"]
 
 
-def test_verdicts_are_visible(page):
-  """Kills: right and wrong swapped or not shown."""
+def test_a_metric_that_is_undefined_is_a_dash():
+  """Kills: "None", or an error, where a metric has no value."""
+  assert report._cell(None) == report._cell({"value": None, "low": None, "high": None}) == "–"
+
+
+def test_samples_are_the_first_faces_with_their_marks(page):
+  """Kills: right and wrong swapped or not shown, a question lost, chosen faces."""
   count = lambda name: len(re.findall(f'<td class="{name}">', page))
-  assert (count("wrong"), count("right")) == (1, FACES * 5 - 1)
+  assert (count("wrong"), count("right")) == (1, 6 * 5 - 1)
   assert '<td class="wrong">✗ states no label</td>' in page
+  asked = re.findall("<tr><td>([^<]*)</td>", page)
+  assert len(asked) == 30 and set(asked) <= {q for qs in questions.QUESTIONS.values() for q in qs}
+  assert re.findall(r"<h3>([^<]*)</h3>", page) == [f"Synthetic face {i}" for i in range(6)]
 
 
 @pytest.mark.parametrize(
-  "task, parsed, truth, right, words",
+  ("task", "label", "truth", "right", "words"),
   [
     ("expression", "fear", "anger", False, "✗ wrong"),
     ("expression", "fear", "fear", True, "✓ right"),
     ("deepfake", False, False, True, "✓ right"),
+    ("deepfake", False, True, False, "✗ wrong"),
     ("age", 30.0, 35.0, True, "✓ off by 5 years"),
     ("age", 30.0, 35.5, False, "✗ off by 5.5 years"),
-    ("action_units", [6, 12], [4, 12], False, "✗ missed AU4; extra AU6"),
+    ("action_units", [6, 12], [4, 12], False, "✗ missed AU4; wrongly AU6"),
+    ("action_units", [12, 6], [6, 12], True, "✓ right"),
     ("action_units", [], [], True, "✓ right"),
-    ("attributes", ["Bald"], [], False, "✗ extra Bald"),
+    ("attributes", ["Bald"], [], False, "✗ wrongly Bald"),
     ("attributes", None, [], False, "✗ states no label"),
   ],
 )
-def test_verdict(task, parsed, truth, right, words):
-  """Kills: an empty set as a failure, missed and extra swapped."""
-  record = {"task": task, "parsed": parsed, "truth": truth}
-  assert report.verdict(record) == (right, words)
+def test_verdict(task, label, truth, right, words):
+  """Kills: an empty set as a failure, missed and wrong swapped, order of a set."""
+  assert report.verdict({"task": task, "parsed": label, "truth": truth}) == (right, words)
 
 
-def test_attention_maps_are_the_models(config, workdir):
-  """Kills: the wrong axis averaged, weights of another face, maps for a model without landmarks."""
-  _, params, _ = checkpoint.load_run(workdir)
-  faces = [synthetic.face(i, split="test") for i in range(2)]
-  weights = report.attention(config, params, faces)
-  assert [w.shape for w in weights] == [(64, 9)] * 2
-  np.testing.assert_allclose(np.sum(weights, axis=-1), 1, rtol=1e-5)
-  alone = report.attention(config, params, faces[1:])
-  np.testing.assert_allclose(alone[0], weights[1], rtol=1e-4)
-  assert np.abs(weights[0] - weights[1]).max() > 1e-6
-  blind = dataclasses.replace(config, data=dataclasses.replace(config.data, modalities=()))
-  assert report.attention(blind, params, faces) == []
+def test_labels_in_words():
+  """Kills: true as 1, a number without its unit, an empty cell."""
+  words = [report._words(x) for x in (True, False, [1, 12], ["Bald", "Bangs"], [], 31, "fear")]
+  assert words == ["fake", "real", "AU1, AU12", "Bald, Bangs", "none", "31 years", "fear"]
+
+
+def test_attention_is_the_models(config, tmp_path):
+  """Kills: another axis averaged, weights of another face, landmarks in another unit or dropped."""
+  params = saved_run.save(tmp_path, config)
+  faces = [synthetic.face(i, size=48, split="test") for i in range(2)]
+  got = report.attention(config, params, faces)
+  assert got.shape == (2, 9, 9)
+  np.testing.assert_allclose(got.sum(-1), 1, rtol=1e-5)
+  model = FaceMLLM(config.model)
+
+  def weigh(module, pixels, points):
+    features, _ = module.image_encoder(pixels)
+    regions = module.landmark_projector(points)
+    present = jnp.ones((1, 1), bool)
+    return module.fusion(module.projector(features), regions, points, present)[1]["weights"]
+
+  weigh = jax.jit(functools.partial(model.apply, {"params": params}, method=weigh))
+  for face, weights in zip(faces, got, strict=True):
+    small = resize.resize(face.image[None], 12, "pad")
+    want = weigh(small[None], face.landmarks[None, None] / np.float32(48))
+    np.testing.assert_allclose(weights, np.mean(want[0, 0], axis=0), rtol=1e-4)
+  assert np.abs(got[0] - got[1]).max() > 1e-6
 
 
 def test_attention_panel_lies_over_its_patch():
-  """Kills: rows and columns swapped, a class token taken for a patch."""
+  """Kills: rows and columns swapped, a class token taken for a patch, another region's panel."""
   weights = np.zeros((65, 9))
   weights[0] = 5  # the class token
   weights[1 + 2 * 8 + 6, 3] = 1  # patch in row 2, column 6
@@ -178,10 +211,67 @@ def test_attention_panel_lies_over_its_patch():
   panel = figure.axes[3].images[1]
   assert np.argwhere(panel.get_array() == 1).tolist() == [[2, 6]]
   assert panel.get_extent() == [0, 112, 112, 0]
-  assert figure.axes[3].get_title().startswith("nose")
+  assert figure.axes[3].get_title() == "nose\n0.000 to 1.000"
 
 
-def test_nothing_to_report_is_refused(tmp_path):
-  """Kills: an empty page."""
-  with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path} has no evaluation")):
-    report.find_runs(tmp_path)
+def test_figures_show_what_they_are_given():
+  """Kills: a stage's curve under another's name, counts transposed, a class map not coloured."""
+  curves = {"a": [{"step": 2, "loss": 5.0}], "b": [{"step": 3, "loss": 7.0}]}
+  panels = figures.losses(curves).axes
+  assert [(p.get_title(), p.lines[0].get_xydata().tolist()) for p in panels] == [
+    ("a", [[2, 5]]),
+    ("b", [[3, 7]]),
+  ]
+  counts = {"deepfake": {"classes": ["real", "fake"], "matrix": [[1, 2, 3], [4, 5, 6]]}}
+  (axes,) = figures.confusions(counts).axes
+  placed = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in axes.texts}
+  assert placed == {(0, 0): "1", (0, 1): "2", (0, 2): "3", (1, 0): "4", (1, 1): "5", (1, 2): "6"}
+  assert [t.get_text() for t in axes.get_xticklabels()] == ["real", "fake", "no label"]
+  drawn = synthetic.face(3, size=48)
+  plain, pointed, mapped = figures.face(drawn).axes
+  np.testing.assert_array_equal(plain.images[0].get_array(), drawn.image)
+  points = np.concatenate([line.get_xydata() for line in pointed.lines])
+  np.testing.assert_allclose(points, drawn.landmarks)
+  assert (mapped.images[0].get_array()[0, 0] == (24, 24, 28)).all()  # background
+
+
+def test_what_is_missing_is_said(tmp_path):
+  """Kills: an error, or an empty heading, where a run was trained and not evaluated."""
+  config = saved_run.config(fusion=None)
+  saved_run.save(tmp_path, config)
+  page = report.report(tmp_path).read_text()
+  missing = re.findall(r'<h2>([^<]*)</h2>\n<p class="missing">([^<]*)</p>', page)
+  assert missing == [
+    ("Results", f"Nothing was evaluated yet - run facejax evaluate --workdir {tmp_path}."),
+    ("Training loss", "No stage has a metrics.jsonl - train writes it as it goes."),
+    ("Confusion, stage1", "stage1 has no confusion matrices - evaluate it first."),
+    ("Held-out faces and answers, stage1", "stage1 has no predictions.jsonl - evaluate it first."),
+    (
+      "Attention to face regions, stage1",
+      "stage1 does not read landmarks - a later stage has this section.",
+    ),
+  ]
+  assert len(missing) == page.count("<h2>")
+
+
+def test_stage_without_landmarks_has_no_attention(config, tmp_path):
+  """Kills: the fresh, weights of a stage that never read landmarks shown as a result."""
+  saved_run.save(tmp_path, config, "base", step=2)
+  page = report.report(tmp_path).read_text()
+  assert "base does not read landmarks" in page and "Last stage: base, step 2." in page
+
+
+def test_damaged_or_absent_input_is_named(config, tmp_path):
+  """Kills: an error without the file."""
+  with pytest.raises(FileNotFoundError, match=r"has no checkpoint: expected .*STAGE/checkpoints"):
+    report.report(tmp_path)
+  saved_run.save(tmp_path, config)
+  folder = tmp_path / "stage1" / "evaluate"
+  folder.mkdir()
+  (folder / "predictions.jsonl").write_text('{"face": 0')
+  with pytest.raises(ValueError, match=r"predictions.jsonl has a line that is no JSON \(Expecting"):
+    report.report(tmp_path)
+  (folder / "predictions.jsonl").unlink()
+  (folder / "results.json").write_text("{")
+  with pytest.raises(ValueError, match=r"evaluate/results.json is no JSON \(Expecting"):
+    report.report(tmp_path)

@@ -1,4 +1,4 @@
-"""Numbers and drawn faces -> matplotlib figures of the report."""
+"""Numbers and drawn faces -> matplotlib figures of the report. Nothing here opens a window."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,10 @@ def _cycle(items) -> list[str]:
 
 
 def confusions(matrices: Mapping[str, Mapping]) -> Figure:
-  """True class by stated class: {task: {classes, matrix}}, the last column without a label."""
+  """True class by stated class: {task: {classes, matrix}}, the last column without a label.
+
+  Colour is the share of the row, numbers are faces.
+  """
   figure = Figure(figsize=(5.4 * len(matrices), 4.6), layout="constrained")
   panels = figure.subplots(1, len(matrices), squeeze=False)[0]
   for axes, (task, confusion) in zip(panels, matrices.items(), strict=True):
@@ -48,15 +51,16 @@ def confusions(matrices: Mapping[str, Mapping]) -> Figure:
   return figure
 
 
-def faces(drawn: Sequence[Face]) -> Figure:
-  """Each face as the model sees it: pixels, landmarks on them, coloured class map."""
-  figure = Figure(figsize=(1.9 * len(drawn), 5.6), layout="constrained")
-  grid = figure.subplots(3, len(drawn), squeeze=False)
-  for (plain, pointed, mapped), face in zip(grid.T, drawn, strict=True):
-    _picture(plain, face.image)
-    _picture(pointed, face.image)
-    _points(pointed, face.landmarks)
-    _picture(mapped, colourise(face.segmentation))
+def face(drawn: Face) -> Figure:
+  """A face as the model sees it: pixels, landmarks on them, coloured class map."""
+  figure = Figure(figsize=(7.2, 2.4), layout="constrained")
+  plain, pointed, mapped = figure.subplots(1, 3)
+  _picture(plain, drawn.image)
+  _picture(pointed, drawn.image)
+  for region, colour in zip(REGIONS, _cycle(REGIONS), strict=True):
+    points = drawn.landmarks[region.start : region.stop]
+    pointed.plot(*points.T, ".-", color=colour, markersize=3, linewidth=0.8)
+  _picture(mapped, colourise(drawn.segmentation))
   return figure
 
 
@@ -65,12 +69,6 @@ def _picture(axes: Axes, image: np.ndarray) -> None:
   height, width = image.shape[:2]
   axes.imshow(image, extent=(0, width, height, 0))
   axes.set_axis_off()
-
-
-def _points(axes: Axes, landmarks: np.ndarray) -> None:
-  for region, colour in zip(REGIONS, _cycle(REGIONS), strict=True):
-    points = landmarks[region.start : region.stop]
-    axes.plot(*points.T, ".-", color=colour, markersize=2.5, linewidth=0.7)
 
 
 def attention(face: Face, weights: Float[np.ndarray, "P R"]) -> Figure:
@@ -82,7 +80,7 @@ def attention(face: Face, weights: Float[np.ndarray, "P R"]) -> Figure:
   grid = math.isqrt(len(weights))
   maps = weights[len(weights) - grid**2 :].reshape(grid, grid, -1)
   size = len(face.image)
-  figure = Figure(figsize=(11, 2.1), layout="constrained")
+  figure = Figure(figsize=(11, 1.75), layout="constrained")
   for axes, region, layer in zip(
     figure.subplots(1, len(REGIONS)), REGIONS, np.moveaxis(maps, -1, 0), strict=True
   ):

@@ -1,10 +1,20 @@
-"""A run's folder -> report.html, one file with its pictures in it, and report/*.png."""
+"""A workdir -> report.html, one file with its pictures in it; the pictures are in report/ too.
+
+    results.json, */evaluate*/results.json  -> scores of all runs side by side
+    STAGE/metrics.jsonl                     -> loss curves
+    last stage: evaluate/results.json       -> confusion matrices
+    last stage: evaluate/predictions.jsonl  -> the first faces, with questions and answers
+    last stage: checkpoint                  -> where the landmark tokens are looked at
+
+A section whose input is missing is one sentence that says what to run.
+"""
 
 import base64
 import dataclasses
 import html
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from facejax import checkpoint
+from facejax import checkpoint, logs
 from facejax.config import RunConfig
 from facejax.data.pipeline import row_format
 from facejax.data.rows import collate, encode
@@ -25,234 +35,268 @@ from facejax.models.face_mllm import FaceMLLM
 from facejax.types import Sample, Turn
 from facejax.visual_table import VisualTable
 
-FACES = 5  # shown with their questions and answers
+FACES = 6  # shown with their answers
 ATTENTION_FACES = 2
+NEAR = 5  # years: an age not further off is marked as right (our choice)
 
 _STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { border: 1px solid #8888; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1a1a1a; background: #fff; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { border: 1px solid #bbb; padding: .3rem .6rem; text-align: left; vertical-align: top; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-img { max-width: 100%; background: white; border-radius: 4px; }
-.right { color: light-dark(#14692b, #7ddc96); font-weight: 600; }
-.wrong { color: light-dark(#a81e1e, #ff9a8f); font-weight: 600; }
-small { opacity: .75; }
+img { max-width: 100%; }
+.right { color: #11602a; font-weight: 600; }
+.wrong { color: #a01818; font-weight: 600; }
+.missing { color: #555; font-style: italic; }
+small { color: #555; }
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """One evaluation found in a run's folder."""
-
-  name: str
-  folder: Path
-  results: dict
-
-  @property
-  def masked(self) -> bool:
-    """Whether it is the evaluation of a stage with inputs left out."""
-    return self.folder.name.startswith("evaluate") and self.folder.name != "evaluate"
-
-
 def report(workdir: Path) -> Path:
-  """Writes and returns workdir/report.html; its pictures are in workdir/report/ too.
+  """Writes workdir/report.html and workdir/report/*.png; returns the path of the page.
 
-  Raises FileNotFoundError if there is no checkpoint or no evaluation.
+  Raises FileNotFoundError if the workdir has no checkpoint, ValueError if a file is damaged.
   """
   workdir = Path(workdir)
   config, params, stage_dir = checkpoint.load_run(workdir)
-  runs = find_runs(workdir)
-  last = [run for run in runs if not run.masked][-1:] or runs[-1:]
-  drawn = [_face(config, seed) for seed in range(max(1, min(FACES, last[0].results["faces"])))]
-  pictures = {}
-  if curves := _curves(workdir, config):
-    pictures["losses"] = figures.losses(curves)
-  if matrices := last[0].results.get("confusion"):
-    pictures["confusions"] = figures.confusions(matrices)
-  pictures["faces"] = figures.faces(drawn)
-  for i, weights in enumerate(attention(config, params, drawn[:ATTENTION_FACES])):
-    pictures[f"attention_{i}"] = figures.attention(drawn[i], weights)
   folder = workdir / "report"
   folder.mkdir(exist_ok=True)
-  images = {name: _png(figure, folder / f"{name}.png") for name, figure in pictures.items()}
+  predictions = _predictions(stage_dir)
+  path = stage_dir / "evaluate" / "results.json"
+  results = _json(path) if path.is_file() else {}
+  seeds = list(dict.fromkeys(r["face"] for r in predictions))[:FACES] or list(range(FACES))
+  split = results.get("split", config.evaluate.split)
+  size = max(config.model.image.image_size, synthetic.MIN_SIZE)
+  drawn = {seed: synthetic.face(seed, size=size, split=split) for seed in seeds}
+  step = checkpoint.steps_in(stage_dir)[-1]
+  name = html.escape(workdir.absolute().name)
+  parts = [
+    f"<h1>{name}</h1>",
+    "<p><strong>All faces here are synthetic and held out</strong>: facejax drew them "
+    f"(split {html.escape(split)}), and no identity among them was trained on. No photograph of a "
+    "person was used, so the scores say nothing about photographs. "
+    f"Last stage: {html.escape(stage_dir.name)}, step {step}.</p>",
+    _results(workdir),
+    _losses(workdir, config, folder),
+    _confusion(results, stage_dir, folder),
+    _samples(predictions, drawn, stage_dir, folder),
+    _attention(config, params, stage_dir, dict(list(drawn.items())[:ATTENTION_FACES]), folder),
+  ]
   path = workdir / "report.html"
-  path.write_text(_page(workdir.absolute().name, stage_dir.name, runs, last[0], images))
+  body = "\n".join(parts)
+  path.write_text(
+    f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{name}: report</title>'
+    f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n",
+    encoding="utf-8",
+  )
   return path
 
 
-def find_runs(workdir: Path) -> list[Run]:
-  """The evaluations of a folder, oldest first: STAGE/evaluate*/results.json, NAME/results.json."""
+def find_runs(workdir: Path) -> dict[str, dict]:
+  """Name -> results of all evaluations: those of results.json, then others that folders hold."""
+  summary = workdir / "results.json"
+  runs: dict[str, dict] = dict(_json(summary).get("runs", {})) if summary.is_file() else {}
   paths = [*workdir.glob("*/results.json"), *workdir.glob("*/evaluate*/results.json")]
-  if not paths:
-    raise FileNotFoundError(
-      f"{workdir} has no evaluation: expected STAGE/evaluate/results.json - run "
-      f"facejax evaluate --workdir {workdir} first"
-    )
-  runs = []
   for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, str(path))):
-    stage, *below = path.parent.relative_to(workdir).parts
-    suffix = "".join(below).removeprefix("evaluate").strip("-_").replace("_", " ")
-    name = f"{stage}, {suffix}" if suffix else stage
-    runs.append(Run(name, path.parent, json.loads(path.read_text())))
+    results = _json(path)
+    if results not in runs.values():
+      folder = path.parent.relative_to(workdir)
+      runs[str(folder.parent if folder.name == "evaluate" else folder)] = results
   return runs
 
 
-def _curves(workdir: Path, config: RunConfig) -> dict[str, list[dict]]:
-  """The records of each stage's metrics.jsonl, in the order of the stages."""
-  curves = {}
-  for stage in config.stages:
-    path = workdir / stage / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    if lines:
-      curves[stage] = [record for record in map(json.loads, lines) if "loss" in record]
-  return {stage: records for stage, records in curves.items() if records}
+def _json(path: Path) -> dict:
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is no JSON ({error}) - expected what an evaluation wrote - run it again"
+    ) from error
 
 
-def _face(config: RunConfig, seed: int) -> synthetic.Face:
-  return synthetic.face(seed, size=config.model.image.image_size, split=config.evaluate.split)
+def _predictions(stage_dir: Path) -> list[dict]:
+  """The records of a stage's predictions.jsonl; [] if there is none."""
+  path = stage_dir / "evaluate" / "predictions.jsonl"
+  try:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+  except ValueError as error:
+    raise ValueError(
+      f"{path} has a line that is no JSON ({error}) - expected what an evaluation wrote - run it "
+      "again"
+    ) from error
+
+
+def _missing(what: str, remedy: str) -> str:
+  return f'<p class="missing">{html.escape(what)} - {html.escape(remedy)}.</p>'
+
+
+def _results(workdir: Path) -> str:
+  """The table of all runs."""
+  title = "<h2>Results</h2>\n"
+  if not (runs := find_runs(workdir)):
+    return title + _missing(
+      "Nothing was evaluated yet", f"run facejax evaluate --workdir {workdir}"
+    )
+  rows = [
+    [words, *(_cell(run.get(key)) for run in runs.values())]
+    for key, words in HEADLINES.items()
+    if any(key in run for run in runs.values())
+  ]
+  rows.append(["answers without a label", *map(_failed, runs.values())])
+  rows.append(["picture and", *(", ".join(r["modalities"]) or "nothing" for r in runs.values())])
+  rows.append(["faces", *(f"{run['faces']} ({run['split']})" for run in runs.values())])
+  head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *runs))
+  body = "\n".join(
+    f"<tr><th>{html.escape(first)}</th>"
+    + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in rest)
+    + "</tr>"
+    for first, *rest in rows
+  )
+  return (
+    f"{title}<table>\n<tr>{head}</tr>\n{body}\n</table>\n<p><small>[95 % bootstrap interval over "
+    "faces]. An answer that states no label counts as the worst possible one. Of the MAE, lower is "
+    "better; of all others, higher.</small></p>"
+  )
+
+
+def _cell(metric: Mapping | None) -> str:
+  if metric is None or metric["value"] is None:
+    return "–"
+  return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**metric)
+
+
+def _failed(run: Mapping) -> str:
+  failed = run["parse_failures"]
+  return f"{sum(failed.values())} of {run['faces'] * len(failed)}"
+
+
+def _losses(workdir: Path, config: RunConfig, folder: Path) -> str:
+  title = "<h2>Training loss</h2>\n"
+  records = {s: logs.read_until(workdir / s / "metrics.jsonl", sys.maxsize) for s in config.stages}
+  curves = {stage: lines for stage, lines in records.items() if lines}
+  if not curves:
+    return title + _missing("No stage has a metrics.jsonl", "train writes it as it goes")
+  return title + _png(figures.losses(curves), folder / "losses.png", "loss against the step")
+
+
+def _confusion(results: Mapping, stage_dir: Path, folder: Path) -> str:
+  title = f"<h2>Confusion, {html.escape(stage_dir.name)}</h2>\n"
+  if not (matrices := results.get("confusion")):
+    return title + _missing(f"{stage_dir.name} has no confusion matrices", "evaluate it first")
+  image = _png(figures.confusions(matrices), folder / "confusion.png", "confusion matrices")
+  return f"{title}<p>Faces of each true class (row) by the class that the answer states.</p>{image}"
+
+
+def _samples(
+  predictions: Sequence[Mapping],
+  drawn: Mapping[int, synthetic.Face],
+  stage_dir: Path,
+  folder: Path,
+) -> str:
+  """The first faces with all that was asked about them; not chosen by how they went."""
+  title = f"<h2>Held-out faces and answers, {html.escape(stage_dir.name)}</h2>\n"
+  if not predictions:
+    return title + _missing(f"{stage_dir.name} has no predictions.jsonl", "evaluate it first")
+  parts = [
+    f"{title}<p>The first {len(drawn)} synthetic faces, not a choice of good ones. Pixels, 68 "
+    f"landmarks, class map. An age counts as right here if it is within {NEAR} years.</p>"
+  ]
+  for seed, face in drawn.items():
+    image = _png(figures.face(face), folder / f"face_{seed}.png", f"synthetic face {seed}")
+    rows = ["<tr><th>question</th><th>answer</th><th>truth</th><th></th></tr>"]
+    for record in (r for r in predictions if r["face"] == seed):
+      right, words = verdict(record)
+      question = record["prompt"].split("<image>\n")[-1].rsplit(" ", 1)[0]  # without "ASSISTANT:"
+      cells = (question, record["answer"], _words(record["truth"]))
+      rows.append(
+        "<tr>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        + f'<td class="{"right" if right else "wrong"}">{html.escape(words)}</td></tr>'
+      )
+    lines = "\n".join(rows)
+    parts.append(f"<h3>Synthetic face {seed}</h3>\n{image}\n<table>\n{lines}\n</table>")
+  return "\n".join(parts)
+
+
+def _words(label: Any) -> str:
+  """A label of predictions.jsonl in words."""
+  if isinstance(label, bool):
+    return "fake" if label else "real"
+  if isinstance(label, list):
+    return ", ".join(f"AU{x}" if isinstance(x, int) else x for x in label) or "none"
+  return label if isinstance(label, str) else f"{label:g} years"
+
+
+def verdict(record: Mapping) -> tuple[bool, str]:
+  """Whether a prediction is right, and the same in words."""
+  label, truth = record["parsed"], record["truth"]
+  if label is None:
+    return False, "✗ states no label"
+  if record["task"] == "age":
+    error = abs(label - truth)
+    return error <= NEAR, f"{'✓' if error <= NEAR else '✗'} off by {error:g} years"
+  if isinstance(truth, list) and set(label) != set(truth):
+    lists = (("missed", set(truth) - set(label)), ("wrongly", set(label) - set(truth)))
+    return False, "✗ " + "; ".join(f"{word} {_words(sorted(x))}" for word, x in lists if x)
+  same = set(label) == set(truth) if isinstance(truth, list) else label == truth
+  return same, "✓ right" if same else "✗ wrong"
+
+
+def _attention(
+  config: RunConfig,
+  params: Any,
+  stage_dir: Path,
+  drawn: Mapping[int, synthetic.Face],
+  folder: Path,
+) -> str:
+  title = f"<h2>Attention to face regions, {html.escape(stage_dir.name)}</h2>\n"
+  stage = config.stages.get(stage_dir.name)
+  read = stage is None or "landmarks" in stage.modalities
+  if config.model.fusion is None or not read or "landmarks" not in config.data.modalities:
+    return title + _missing(
+      f"{stage_dir.name} does not read landmarks", "a later stage has this section"
+    )
+  weights = attention(config, params, list(drawn.values()))
+  images = [
+    _png(figures.attention(face, w), folder / f"attention_{seed}.png", f"attention, face {seed}")
+    for (seed, face), w in zip(drawn.items(), weights, strict=True)
+  ]
+  return (
+    f"{title}<p>How much each patch of the picture looks at the landmark token of each of the nine "
+    "regions: the mean over heads; over the regions it sums to 1, so 0.11 is looking everywhere "
+    "alike. Each panel has its own scale, whose ends its title gives. Dots are the region's "
+    "landmarks.</p>\n" + "\n".join(images)
+  )
 
 
 def attention(
   config: RunConfig, params: Any, drawn: Sequence[synthetic.Face]
-) -> Sequence[Float[np.ndarray, "P R"]]:
-  """Fusion weights of each face, the mean over heads; none if the model does not read landmarks."""
-  if config.model.fusion is None or "landmarks" not in config.data.modalities or not drawn:
-    return []
-  table = VisualTable(config.model, images=1, videos=0)
+) -> Float[np.ndarray, "faces P R"]:
+  """Fusion weights of each face, the mean over heads. The model must have a fusion."""
   form = dataclasses.replace(
-    row_format(config.model, config.data), table=table, length=config.model.decoder.max_length
+    row_format(config.model, config.data),
+    table=VisualTable(config.model, images=1, videos=0),
+    length=config.model.decoder.max_length,
+    modalities=("landmarks",),
   )
   question = (Turn("human", "<image>"),)
-  rows = [
-    encode([Sample(f"face {i}", question, (medium(face),))], [i], form, prompt=True)
-    for i, face in enumerate(drawn)
-  ]
+  samples = [Sample(f"face {i}", question, (medium(face),)) for i, face in enumerate(drawn)]
+  rows = [encode([sample], [i], form, prompt=True) for i, sample in enumerate(samples)]
   model = FaceMLLM(config.model)
 
   @jax.jit
   def weights(params, batch):
     _, out = model.apply({"params": params}, batch, method="embed")
-    return out["image/fusion/weights"][:, 0].mean(1)
+    return out["image/fusion/weights"][:, 0].mean(axis=1)
 
-  return list(np.asarray(weights(params, collate(rows))))
+  return np.asarray(weights(params, collate(rows)), np.float32)
 
 
-def _png(figure: Figure, path: Path) -> str:
+def _png(figure: Figure, path: Path, words: str) -> str:
   """Saves a figure; its <img> with the bytes in it."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=110)
   path.write_bytes(buffer.getvalue())
   data = base64.b64encode(buffer.getvalue()).decode()
-  return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'
-
-
-def _page(name: str, stage: str, runs: Sequence[Run], last: Run, images: Mapping[str, str]) -> str:
-  say = html.escape
-  n, split = last.results["faces"], last.results["split"]
-  parts = [
-    f"<h1>{say(name)}</h1>",
-    "<p><strong>All faces here are synthetic faces</strong>, drawn by facejax: no photograph of a "
-    "person was used, and the scores say nothing about photographs. Scores are of "
-    f"{n} faces of the split {say(split)}, whose identities were not trained on, with 95&nbsp;% "
-    "bootstrap intervals over faces. An answer that states no label counts as the worst one.</p>",
-    "<h2>Results</h2>",
-    results_table(runs),
-  ]
-  if "losses" in images:
-    parts += ["<h2>Training loss</h2>", images["losses"]]
-  if "confusions" in images:
-    parts += [f"<h2>Confusion, {say(last.name)}</h2>", images["confusions"]]
-  parts += [
-    f"<h2>Held-out faces and answers, {say(last.name)}</h2>",
-    "<p>Above the pixels, then the landmarks on them, then the class map. Columns are faces 0, 1, "
-    "...</p>",
-    images["faces"],
-    answers_table(last.folder / "predictions.jsonl"),
-  ]
-  maps = [images[key] for key in images if key.startswith("attention")]
-  if maps:
-    parts += [
-      f"<h2>Attention to face regions, {say(stage)}</h2>",
-      "<p>How much each patch of the picture looks at each region's landmark token, the mean over "
-      "heads. Bright is more; each panel has its own scale.</p>",
-      *maps,
-    ]
-  body = "\n".join(parts)
-  return (
-    '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f"<title>{say(name)}: report</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body>\n"
-    "</html>\n"
-  )
-
-
-def results_table(runs: Sequence[Run]) -> str:
-  """The evaluations side by side, as HTML."""
-  say = html.escape
-  rows = [["", *(say(run.name) for run in runs)]]
-  rows.append(["inputs besides pixels", *(say(_inputs(run)) for run in runs)])
-  for key, words in HEADLINES.items():
-    if any(key in run.results for run in runs):
-      rows.append([say(words), *(_cell(run.results.get(key)) for run in runs)])
-  failed = lambda run: (
-    f"{sum(run.results['parse_failures'].values())} of "
-    + str(run.results["faces"] * len(run.results["parse_failures"]))
-  )
-  rows.append(["answers without a label", *(failed(run) for run in runs)])
-  head = "".join(f"<th>{cell}</th>" for cell in rows[0])
-  body = "\n".join(
-    f"<tr><th>{first}</th>" + "".join(f'<td class="number">{c}</td>' for c in rest) + "</tr>"
-    for first, *rest in rows[1:]
-  )
-  return f"<table>\n<tr>{head}</tr>\n{body}\n</table>"
-
-
-def _inputs(run: Run) -> str:
-  return ", ".join(run.results["modalities"]) or "none"
-
-
-def _cell(interval: Mapping | None) -> str:
-  if interval is None:
-    return "–"
-  return "{value:.3f} <small>[{low:.3f}, {high:.3f}]</small>".format(**interval)
-
-
-def answers_table(predictions: Path) -> str:
-  """The first faces' questions, answers, truths and verdicts, as HTML."""
-  records = [json.loads(line) for line in predictions.read_text().splitlines()]
-  shown = sorted((r for r in records if r["face"] < FACES), key=lambda r: r["face"])
-  rows = ["<tr><th>face</th><th>question</th><th>answer</th><th>truth</th><th></th></tr>"]
-  for record in shown:
-    right, words = verdict(record)
-    question = record["prompt"].split("<image>\n")[-1].removesuffix(" ASSISTANT:")
-    cells = [str(record["face"]), question, record["answer"], _words(record["truth"])]
-    rows.append(
-      "<tr>"
-      + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-      + f'<td class="{"right" if right else "wrong"}">{html.escape(words)}</td></tr>'
-    )
-  return "<table>\n" + "\n".join(rows) + "\n</table>"
-
-
-def _words(label: Any) -> str:
-  if isinstance(label, bool):
-    return "fake" if label else "real"
-  if isinstance(label, list):
-    return ", ".join(f"AU{x}" if isinstance(x, int) else x for x in label) or "none"
-  return f"{label:g} years" if isinstance(label, float) else str(label)
-
-
-def verdict(record: Mapping) -> tuple[bool, str]:
-  """Whether an answer is right (an age: within 5 years), and the same in words."""
-  parsed, truth = record["parsed"], record["truth"]
-  if parsed is None:
-    return False, "✗ states no label"
-  if record["task"] == "age":
-    error = abs(parsed - truth)
-    return error <= 5, f"{'✓' if error <= 5 else '✗'} off by {error:g} years"
-  if isinstance(truth, list) and parsed != truth:
-    missed, extra = sorted(set(truth) - set(parsed)), sorted(set(parsed) - set(truth))
-    lists = [("missed", missed), ("extra", extra)]
-    return False, "✗ " + "; ".join(f"{word} {_words(x)}" for word, x in lists if x)
-  return parsed == truth, "✓ right" if parsed == truth else "✗ wrong"
+  return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{data}">'
