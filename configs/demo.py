@@ -23,9 +23,9 @@ def get_config() -> RunConfig:
     data=DataConfig(row_length=184),
     stages={
       "stage1": stages.stage1(
-        steps=150, rows=32, init_from="facejax:demo_base.safetensors", peak_lr=3e-3
+        steps=200, rows=32, init_from="facejax:demo_base.safetensors", peak_lr=3e-3
       ),
-      "stage2": stages.stage2(steps=450, rows=32, peak_lr=1e-3),
+      "stage2": stages.stage2(steps=600, rows=32, peak_lr=1e-3),
     },
-    checkpoint_every=100,
+    checkpoint_every=200,
   )
