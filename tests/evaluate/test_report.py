@@ -112,6 +112,15 @@ def test_page_is_whole_and_self_contained(page, workdir):
   assert 'class="missing"' not in page
 
 
+def test_faces_that_were_trained_on_are_called_so():
+  """Kills: a page that says held out whatever was evaluated."""
+  assert "<strong>All faces here are synthetic and held out</strong>" in report._what_faces(
+    "test", held_out=True
+  )
+  page = report._what_faces("<train>", held_out=False)
+  assert "synthetic and not held out" in page and "(split &lt;train&gt;)" in page
+
+
 def test_all_text_is_escaped(page, workdir):
   """Kills: an answer, a folder or a run whose name becomes markup."""
   assert EVIL not in page and "<masked>" not in page
@@ -245,7 +254,7 @@ def test_what_is_missing_is_said(tmp_path):
     ("Results", f"Nothing was evaluated yet - run facejax evaluate --workdir {tmp_path}."),
     ("Training loss", "No stage has a metrics.jsonl - train writes it as it goes."),
     ("Confusion, stage1", "stage1 has no confusion matrices - evaluate it first."),
-    ("Held-out faces and answers, stage1", "stage1 has no predictions.jsonl - evaluate it first."),
+    ("Faces and answers, stage1", "stage1 has no predictions.jsonl - evaluate it first."),
     (
       "Attention to face regions, stage1",
       "stage1 does not read landmarks - a later stage has this section.",
@@ -256,8 +265,10 @@ def test_what_is_missing_is_said(tmp_path):
 
 def test_stage_without_landmarks_has_no_attention(config, tmp_path):
   """Kills: the fresh, weights of a stage that never read landmarks shown as a result."""
-  saved_run.save(tmp_path, config, "base", step=2)
+  trained_on = dataclasses.replace(config.evaluate, split="train")
+  saved_run.save(tmp_path, dataclasses.replace(config, evaluate=trained_on), "base", step=2)
   page = report.report(tmp_path).read_text()
+  assert "synthetic and not held out" in page
   assert "base does not read landmarks" in page and "Last stage: base, step 2." in page
 
 

@@ -11,6 +11,7 @@ A section whose input is missing is one sentence that says what to run.
 
 import base64
 import dataclasses
+import functools
 import html
 import io
 import json
@@ -32,7 +33,7 @@ from facejax.evaluate import figures
 from facejax.evaluate.run import HEADLINES, medium
 from facejax.faces import synthetic
 from facejax.models.face_mllm import FaceMLLM
-from facejax.types import Sample, Turn
+from facejax.types import Batch, Sample, Turn
 from facejax.visual_table import VisualTable
 
 FACES = 6  # shown with their answers
@@ -73,10 +74,8 @@ def report(workdir: Path) -> Path:
   name = html.escape(workdir.absolute().name)
   parts = [
     f"<h1>{name}</h1>",
-    "<p><strong>All faces here are synthetic and held out</strong>: facejax drew them "
-    f"(split {html.escape(split)}), and no identity among them was trained on. No photograph of a "
-    "person was used, so the scores say nothing about photographs. "
-    f"Last stage: {html.escape(stage_dir.name)}, step {step}.</p>",
+    _what_faces(split, held_out=split != config.data.synthetic.split),
+    f"<p>Last stage: {html.escape(stage_dir.name)}, step {step}.</p>",
     _results(workdir),
     _losses(workdir, config, folder),
     _confusion(results, stage_dir, folder),
@@ -91,6 +90,19 @@ def report(workdir: Path) -> Path:
     encoding="utf-8",
   )
   return path
+
+
+def _what_faces(split: str, *, held_out: bool) -> str:
+  """What nobody who looks at the page may miss."""
+  if held_out:
+    kind, identities = "synthetic and held out", "no identity among them was trained on"
+  else:
+    kind, identities = "synthetic and not held out", "the model may have been trained on them"
+  return (
+    f"<p><strong>All faces here are {kind}</strong>: facejax drew them (split "
+    f"{html.escape(split)}), and {identities}. No photograph of a person was used, so the scores "
+    "say nothing about photographs.</p>"
+  )
 
 
 def find_runs(workdir: Path) -> dict[str, dict]:
@@ -153,11 +165,11 @@ def _results(workdir: Path) -> str:
     + "</tr>"
     for first, *rest in rows
   )
-  return (
-    f"{title}<table>\n<tr>{head}</tr>\n{body}\n</table>\n<p><small>[95 % bootstrap interval over "
-    "faces]. An answer that states no label counts as the worst possible one. Of the MAE, lower is "
-    "better; of all others, higher.</small></p>"
+  note = (
+    "[95 % bootstrap interval over faces]. An answer that states no label counts as the worst "
+    "possible one. The error of ages is better lower, all else higher."
   )
+  return f"{title}<table>\n<tr>{head}</tr>\n{body}\n</table>\n<p><small>{note}</small></p>"
 
 
 def _cell(metric: Mapping | None) -> str:
@@ -195,7 +207,7 @@ def _samples(
   folder: Path,
 ) -> str:
   """The first faces with all that was asked about them; not chosen by how they went."""
-  title = f"<h2>Held-out faces and answers, {html.escape(stage_dir.name)}</h2>\n"
+  title = f"<h2>Faces and answers, {html.escape(stage_dir.name)}</h2>\n"
   if not predictions:
     return title + _missing(f"{stage_dir.name} has no predictions.jsonl", "evaluate it first")
   parts = [
@@ -283,14 +295,13 @@ def attention(
   question = (Turn("human", "<image>"),)
   samples = [Sample(f"face {i}", question, (medium(face),)) for i, face in enumerate(drawn)]
   rows = [encode([sample], [i], form, prompt=True) for i, sample in enumerate(samples)]
-  model = FaceMLLM(config.model)
+  return np.asarray(_weights(FaceMLLM(config.model), params, collate(rows)), np.float32)
 
-  @jax.jit
-  def weights(params, batch):
-    _, out = model.apply({"params": params}, batch, method="embed")
-    return out["image/fusion/weights"][:, 0].mean(axis=1)
 
-  return np.asarray(weights(params, collate(rows)), np.float32)
+@functools.partial(jax.jit, static_argnames="model")
+def _weights(model: FaceMLLM, params: Any, batch: Batch) -> jax.Array:
+  _, out = model.apply({"params": params}, batch, method="embed")
+  return out["image/fusion/weights"][:, 0].mean(axis=1)
 
 
 def _png(figure: Figure, path: Path, words: str) -> str:
