@@ -11,7 +11,7 @@ own photographs in the LLaVA format:
 """
 
 from facejax import stages
-from facejax.config import DataConfig, RunConfig
+from facejax.config import DataConfig, RunConfig, SyntheticConfig
 from facejax.models import presets
 
 
@@ -19,13 +19,14 @@ def get_config() -> RunConfig:
   """The learning rates are ours: a model 4,000 times smaller wants larger ones."""
   return RunConfig(
     model=presets.demo(vocab=1024),
-    # 64 visual tokens, 32 of the system prompt, and the longest question with its answer.
-    data=DataConfig(row_length=184),
+    # Five questions a face: 2.4 times as many answers in the same minutes as one question each.
+    # 64 visual tokens, 32 of the system prompt, and the longest questions with their answers.
+    data=DataConfig(row_length=352, synthetic=SyntheticConfig(turns=5)),
     stages={
       "stage1": stages.stage1(
-        steps=200, rows=32, init_from="facejax:demo_base.safetensors", peak_lr=3e-3
+        steps=250, rows=16, init_from="facejax:demo_base.safetensors", peak_lr=1e-2
       ),
-      "stage2": stages.stage2(steps=600, rows=32, peak_lr=1e-3),
+      "stage2": stages.stage2(steps=1000, rows=16, peak_lr=1e-3),
     },
     checkpoint_every=200,
   )

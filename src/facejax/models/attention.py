@@ -156,6 +156,7 @@ class Attention(nn.Module):
 
   heads: int
   kernel_init: Callable = INIT  # of q, k and v
+  out_init: Callable = INIT
   dtype: Any = jnp.float32
   rules: AxisRules = AxisRules()
 
@@ -180,4 +181,6 @@ class Attention(nn.Module):
     q, k, v = project("q", x), project("k", memory), project("v", memory)
     mixed = attend(q, k, v, bias=bias).reshape(x.shape)
     # The weights are computed again, for pictures: a program that does not use them drops this.
-    return Dense(D, dtype=self.dtype, name="out")(mixed), attention_weights(q, k, bias=bias)
+    return Dense(D, dtype=self.dtype, kernel_init=self.out_init, name="out")(
+      mixed
+    ), attention_weights(q, k, bias=bias)

@@ -59,7 +59,7 @@ class Block(nn.Module):
     cfg = self.config
     B, T, P, E = x.shape
     norm = lambda name: LayerNorm(cfg.eps, self.dtype, name=name)
-    attention = lambda name: Attention(cfg.heads, INIT, self.dtype, self.rules, name=name)
+    attention = lambda name: Attention(cfg.heads, dtype=self.dtype, rules=self.rules, name=name)
     if cfg.frames:
       # The embedding enters the residual stream in every block, as in LanguageBind's video encoder.
       when = self.param("temporal_embedding", INIT, (cfg.frames, E)).astype(self.dtype)
