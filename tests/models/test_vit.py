@@ -39,7 +39,7 @@ def test_equals_a_loop(kind, change, randomise):
 
 def test_blocks_behind_the_selected_one_cost_nothing(randomise):
   # Kills: features computed from the last block; unused blocks that survive in the program.
-  cfg = dataclasses.replace(tiny().image, layers=11, select_layer=-6)  # 6 used and 5 not: loops
+  cfg = dataclasses.replace(tiny().image, layers=19, select_layer=-10)  # 10 used, 9 not: loops
   x = pixels(cfg, 2, 1)
   params = randomise(jax.eval_shape(Vit(cfg).init, jax.random.key(0), x)["params"])
   run = jax.jit(lambda p: Vit(cfg).apply({"params": p}, x)[0])
