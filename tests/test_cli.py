@@ -38,7 +38,7 @@ def test_wrong_flags_are_named(argv, message, capsys):
     ),
     (["train", "--config", "configs/demo.py", "--workdir", "W", "--stages", "stage3"], "'stage3'"),
     (["evaluate", "--workdir", "W"], "W does not exist; expected the --workdir of a training run"),
-    (["chat", "--workdir", "W", "--image", "a.jpg", "Who?"], "W does not exist"),
+    (["chat", "--workdir", "W", "--image", "a.jpg", "Who?"], "a.jpg: no such file"),
   ],
 )
 def test_wrong_values_are_named(argv, message, capsys, tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ def test_a_real_model_is_evaluated(config, tmp_path):
     tiny,
     video=None,  # without fusion and clips it compiles in a fraction of the time
     fusion=None,
-    decoder=dataclasses.replace(tiny.decoder, vocab=config.model.decoder.vocab, max_length=192),
+    decoder=dataclasses.replace(tiny.decoder, vocab=config.model.decoder.vocab, max_length=352),
     segmentation=dataclasses.replace(tiny.segmentation, classes=19),
   )
   small = dataclasses.replace(
