@@ -49,7 +49,7 @@ def demo(vocab: int) -> ModelConfig:
     ),
     fusion=FusionConfig(heads=4),
     segmentation=SegmentationConfig(mode="add", size=56, grid=8, width=64),
-    dtype="float32",  # bfloat16 is 1.2 to 1.5 times slower on a CPU with jax 0.10
+    dtype="float32",  # bfloat16 is no faster on a CPU
     remat="none",
   )
 
