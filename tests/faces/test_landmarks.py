@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from facejax.faces import landmarks
+from facejax.faces import landmarks, synthetic
 from facejax.faces.landmarks import MEDIAPIPE_468_TO_68, MIRROR, REGIONS
 
 
@@ -78,3 +78,12 @@ def test_wrong_shapes_are_refused_with_the_shape():
     landmarks.mirror(np.zeros((67, 2)), 1.0)
   with pytest.raises(ValueError, match=r"\(5, 469, 3\)"):
     landmarks.from_mediapipe(np.zeros((5, 469, 3)))
+
+
+def test_shape_statistics_are_those_of_drawn_faces():
+  # Kills: statistics in pixels, of another point order, of faces that are no longer drawn so.
+  mean, covariance = landmarks.shapes()
+  points = np.stack([synthetic.face(seed, size=64, split="test").landmarks for seed in range(200)])
+  points = points.reshape(200, -1) / 64
+  np.testing.assert_allclose(points.mean(0), mean, atol=0.015)
+  np.testing.assert_allclose(points.std(0), np.sqrt(np.diag(covariance)), rtol=0.25)

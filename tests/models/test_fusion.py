@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from facejax.config import FusionConfig, SegmentationConfig
+from facejax.faces import synthetic
+from facejax.faces.landmarks import shapes
 from facejax.models.fusion import FUSIONS, proximity
 from facejax.models.landmark_projector import LandmarkProjector
 from facejax.models.projector import Projector
@@ -149,3 +151,20 @@ def test_maps_of_another_size_are_refused():
   # Kills: the check.
   with pytest.raises(ValueError, match=r"maps of 8x8 pixels, expected 6x6"):
     SegmentationEncoder(SEG, D).init(jax.random.key(0), jnp.zeros((1, 1, 8, 8), jnp.uint8))
+
+
+def test_fresh_landmark_projectors_hear_every_way_in_which_faces_vary():
+  # Kills: kernels that are not whitened (head position fills 62 % of every token), statistics of
+  # another point order, a mean that is not taken out.
+  faces = [synthetic.face(seed, size=64, split="validation").landmarks / 64 for seed in range(200)]
+  landmarks = jnp.asarray(np.stack(faces), jnp.float32)[:, None]
+  module = LandmarkProjector(96)
+  p = module.init(jax.random.key(0), landmarks)
+  tokens = np.asarray(module.apply(p, landmarks))[:, 0]
+  mean = module.apply(p, jnp.asarray(shapes().mean).reshape(1, 1, 68, 2))
+  np.testing.assert_allclose(mean, 0, atol=1e-3)  # float32 sums of kernels up to 40
+  for region in range(tokens.shape[1]):
+    own = tokens[:, region] - tokens[:, region].mean(0)
+    assert 1 < own.std() < 2  # about 1 of the region and 1 of the whole face
+    strengths = np.linalg.svd(own, compute_uv=False) ** 2
+    assert strengths[0] / strengths.sum() < 0.3

@@ -4,6 +4,8 @@ All points are (x, y) with x to the image's right and y down. The numbering runs
 left, which is the subject's right.
 """
 
+import functools
+import importlib.resources
 from typing import NamedTuple
 
 import numpy as np
@@ -65,78 +67,19 @@ MEDIAPIPE_468_TO_68: tuple[int, ...] = (
 )
 
 
-# Where the points lie in a face crop on average, (x, y) in [0, 1]: of 1500 drawn faces, made
-# symmetric. What is told apart by landmarks is how a face departs from this, some 0.03.
-MEAN_FACE: tuple[tuple[float, float], ...] = (
-  (0.16, 0.44),
-  (0.17, 0.53),
-  (0.18, 0.62),
-  (0.21, 0.71),
-  (0.24, 0.80),
-  (0.29, 0.86),
-  (0.35, 0.92),
-  (0.43, 0.94),
-  (0.50, 0.95),
-  (0.57, 0.94),
-  (0.65, 0.92),
-  (0.71, 0.86),
-  (0.76, 0.80),
-  (0.79, 0.71),
-  (0.82, 0.62),
-  (0.83, 0.53),
-  (0.84, 0.44),
-  (0.23, 0.36),
-  (0.28, 0.33),
-  (0.33, 0.32),
-  (0.39, 0.33),
-  (0.44, 0.35),
-  (0.56, 0.35),
-  (0.61, 0.33),
-  (0.67, 0.32),
-  (0.72, 0.33),
-  (0.77, 0.36),
-  (0.50, 0.44),
-  (0.50, 0.51),
-  (0.50, 0.57),
-  (0.50, 0.62),
-  (0.43, 0.66),
-  (0.47, 0.67),
-  (0.50, 0.68),
-  (0.53, 0.67),
-  (0.57, 0.66),
-  (0.29, 0.47),
-  (0.33, 0.43),
-  (0.38, 0.43),
-  (0.42, 0.46),
-  (0.38, 0.48),
-  (0.33, 0.48),
-  (0.58, 0.46),
-  (0.62, 0.43),
-  (0.67, 0.43),
-  (0.71, 0.47),
-  (0.67, 0.48),
-  (0.62, 0.48),
-  (0.37, 0.78),
-  (0.42, 0.75),
-  (0.47, 0.74),
-  (0.50, 0.75),
-  (0.53, 0.74),
-  (0.58, 0.75),
-  (0.63, 0.78),
-  (0.58, 0.81),
-  (0.54, 0.82),
-  (0.50, 0.83),
-  (0.46, 0.82),
-  (0.42, 0.81),
-  (0.39, 0.78),
-  (0.46, 0.77),
-  (0.50, 0.77),
-  (0.54, 0.77),
-  (0.61, 0.78),
-  (0.54, 0.80),
-  (0.50, 0.80),
-  (0.46, 0.80),
-)
+class Shapes(NamedTuple):
+  """Where the points of drawn faces lie in the crop, coordinates (x0, y0, x1, y1, ...) in [0, 1]."""
+
+  mean: np.ndarray  # [136] float32
+  covariance: np.ndarray  # [136 136] float32
+
+
+@functools.cache
+def shapes() -> Shapes:
+  """Mean and covariance over drawn faces and their mirror images (experiments/face_shapes)."""
+  asset = importlib.resources.files("facejax") / "assets" / "face_shapes.npz"
+  with asset.open("rb") as file, np.load(file) as arrays:
+    return Shapes(arrays["mean"], arrays["covariance"].astype(np.float32))
 
 
 def mirror(landmarks: np.ndarray, width: float) -> np.ndarray:
