@@ -22,7 +22,11 @@ def one_of(where: str, value: str, choices: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class VitConfig:
-  """A CLIP-style vision transformer (LanguageBind ViT-L/14 for Face-LLaVA)."""
+  """A vision transformer: CLIP's (LanguageBind ViT-L/14 for Face-LLaVA) or InternVL's.
+
+  layout "clip": a norm before and one behind the blocks, patches without a bias. "intern": neither
+  norm, patches with a bias, and a learned scale on each branch of a block.
+  """
 
   image_size: int  # pixels a side
   patch: int  # pixels a side
@@ -35,9 +39,17 @@ class VitConfig:
   frames: int = 0  # > 0: temporal attention over this many frames in every block
   activation: str = "gelu"  # "gelu" (exact) or "quick_gelu", read from a checkpoint's config
   eps: float = 1e-5
+  layout: str = "clip"  # or "intern"
+  norm: str = "layer"  # "layer" or "rms", inside the blocks
+  qkv_bias: bool = True
+  qk_norm: bool = False  # RMS norm of queries and keys over the whole width, before heads split
+  statistics: str = "clip"  # mean and deviation taken from the pixels: "clip" or "imagenet"
 
   def __post_init__(self):
     one_of("VitConfig.tokens", self.tokens, ("patches", "all"))
+    one_of("VitConfig.layout", self.layout, ("clip", "intern"))
+    one_of("VitConfig.norm", self.norm, ("layer", "rms"))
+    one_of("VitConfig.statistics", self.statistics, ("clip", "imagenet"))
     one_of("VitConfig.activation", self.activation, ("gelu", "quick_gelu"))
     if self.image_size % self.patch or self.width % self.heads:
       raise ValueError(
@@ -107,8 +119,11 @@ class DecoderConfig:
   eps: float = 1e-5
   qkv_bias: bool = False
   tied: bool = False  # the output head is the embedding table
+  rope_factor: float = 1.0  # dynamic NTK: rows may be so many times longer than max_length
 
   def __post_init__(self):
+    if self.rope_factor < 1:
+      raise ValueError(f"DecoderConfig.rope_factor={self.rope_factor}: expected 1 or more")
     if self.heads % self.kv_heads:
       raise ValueError(f"DecoderConfig: heads={self.heads} is no multiple of {self.kv_heads=}")
 
@@ -120,6 +135,7 @@ class ModelConfig:
   image: VitConfig
   decoder: DecoderConfig
   video: VitConfig | None = None  # None: the frames of a clip go through the image encoder
+  projector: str = "mlp"  # LLaVA's mlp2x_gelu; or "pixel_shuffle": InternVL's, a quarter the tokens
   fusion: FusionConfig | None = None
   segmentation: SegmentationConfig = SegmentationConfig()
   frames: int = 8  # of a clip
@@ -129,6 +145,7 @@ class ModelConfig:
   def __post_init__(self):
     one_of("ModelConfig.dtype", self.dtype, ("float32", "bfloat16"))
     one_of("ModelConfig.remat", self.remat, ("none", "dots", "full"))
+    one_of("ModelConfig.projector", self.projector, ("mlp", "pixel_shuffle"))
     if self.video and self.video.frames not in (0, self.frames):
       raise ValueError(
         f"ModelConfig: frames={self.frames} but the video encoder's temporal embedding is made for "

@@ -68,7 +68,7 @@ MEDIAPIPE_468_TO_68: tuple[int, ...] = (
 
 
 class Shapes(NamedTuple):
-  """Where the points of drawn faces lie in the crop, coordinates (x0, y0, x1, y1, ...) in [0, 1]."""
+  """How the points of drawn faces lie in the crop: (x0, y0, x1, y1, ...) in [0, 1]."""
 
   mean: np.ndarray  # [136] float32
   covariance: np.ndarray  # [136 136] float32

@@ -29,7 +29,7 @@ def whitened(points: slice) -> Callable:
   than NOISE stay small.
   """
   coordinates = slice(2 * points.start, 2 * points.stop)
-  mean = shapes().mean[coordinates]
+  mean = jnp.asarray(shapes().mean[coordinates])
   values, vectors = np.linalg.eigh(shapes().covariance[coordinates, coordinates].astype(float))
   gains = 1 / np.sqrt(np.maximum(values, 0) + NOISE**2)
   heard = math.sqrt((values * gains**2).sum())  # deviation of the sum over all ways
