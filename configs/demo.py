@@ -3,7 +3,7 @@
   make demo
   facejax train --config configs/demo.py --workdir runs/mine
 
-About 9 minutes on 2 CPU cores; experiments/demo/result.json has the numbers it reached. For your
+About 8 minutes on 2 CPU cores; experiments/demo/result.json has the numbers it reached. For your
 own photographs in the LLaVA format:
 
   facejax train --config configs/demo.py --workdir runs/mine --config.data.source=llava \
