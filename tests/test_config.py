@@ -108,6 +108,9 @@ def test_bad_override_says_what_to_do(setting, message):
     (lambda: SyntheticConfig(turns=6), "SyntheticConfig.turns=6: expected 1 to 5"),
     (lambda: DataConfig(row_length=9, source="lava"), "did you mean 'llava'?"),
     (lambda: DataConfig(row_length=9, resize="none"), "DataConfig.resize is 'none'"),
+    (lambda: DataConfig(row_length=9, template="vicuna"), "did you mean 'vicuna_v1'?"),
+    (lambda: DataConfig(row_length=9, min_tiles=2), "min_tiles=2, max_tiles=1 - expected 1 <="),
+    (lambda: DataConfig(row_length=9, max_tiles=2), "max_tiles=2 with resize='pad' - tiles"),
     (lambda: OptimConfig(1.0, schedule="cos"), "OptimConfig.schedule is 'cos'"),
     (
       lambda: dataclasses.replace(RUN.stages["base"], accumulate=3),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from facejax.types import Kind
 
 MODALITIES = ("landmarks", "segmentation")
+TEMPLATES = ("vicuna_v1", "face_llava_released", "internvl", "internvl_system")
 
 
 def one_of(where: str, value: str, choices: Sequence[str]) -> None:
@@ -76,12 +77,23 @@ class VitConfig:
 class FusionConfig:
   """Landmark projector and region-guided cross-attention (Face-LLaVA, FRLP and FRGCA)."""
 
-  form: str = "released"  # "released" (the code's) or "paper" (the figure's, with proximity mask)
+  # "released" (what the released scripts train), "masked" (the released code's other class, with
+  # its proximity mask) or "paper" (the figure's, with proximity mask)
+  form: str = "released"
   heads: int = 8
-  branch_scale: float = 0.1  # released form only: weight of the landmark branch
+  branch_scale: float = 0.1  # not in the paper's form: weight of the landmark branch
+  # masked form only: a patch's centre is (x, y), like the landmarks, or (y, x), as the released
+  # masked class has it; only "yx" gives that class's numbers
+  grid: str = "xy"
 
   def __post_init__(self):
-    one_of("FusionConfig.form", self.form, ("released", "paper"))
+    one_of("FusionConfig.form", self.form, ("released", "masked", "paper"))
+    one_of("FusionConfig.grid", self.grid, ("xy", "yx"))
+    if self.grid == "yx" and self.form != "masked":
+      raise ValueError(
+        f"FusionConfig: grid='yx' with form='{self.form}' - only form='masked' reproduces the "
+        "released swap of the axes - set form='masked' or leave grid out"
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +214,12 @@ class DataConfig:
   images_per_row: int = 1
   videos_per_row: int = 0
   modalities: tuple[str, ...] = MODALITIES  # optional inputs that are read where a sample has them
-  tokenizer: str = "demo"  # or the path of a sentencepiece tokenizer.model
+  tokenizer: str = "demo"  # or the path of a tokenizer.model, a tokenizer.json, or their folder
+  template: str = "vicuna_v1"  # how a conversation is written out: data/chat.py
   resize: str = "pad"  # of a non-square picture: "pad" (Face-LLaVA training), "crop" or "stretch"
+  antialias: bool = True  # of pictures made smaller; False: torchvision before 0.17
+  min_tiles: int = 1  # pieces that a picture is cut into (InternVL); above 1 a thumbnail follows
+  max_tiles: int = 1  # 1: the whole picture at once; a piece takes one of images_per_row
   max_refused: float = 0.01  # share of samples that may be unusable before the run stops
   workers: int = 0  # decoding processes; 0: threads in this process
   synthetic: SyntheticConfig = SyntheticConfig()
@@ -211,7 +227,18 @@ class DataConfig:
 
   def __post_init__(self):
     one_of("DataConfig.source", self.source, ("synthetic", "llava"))
+    one_of("DataConfig.template", self.template, TEMPLATES)
     one_of("DataConfig.resize", self.resize, ("pad", "crop", "stretch"))
+    if not 1 <= self.min_tiles <= self.max_tiles:
+      raise ValueError(
+        f"DataConfig: min_tiles={self.min_tiles}, max_tiles={self.max_tiles} - expected "
+        "1 <= min_tiles <= max_tiles"
+      )
+    if self.max_tiles > 1 and self.resize != "stretch":
+      raise ValueError(
+        f"DataConfig: max_tiles={self.max_tiles} with resize={self.resize!r} - tiles are cut from "
+        "the whole picture, as InternVL does - set resize='stretch'"
+      )
     for name in self.modalities:
       one_of("DataConfig.modalities", name, MODALITIES)
 
