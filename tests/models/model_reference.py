@@ -35,7 +35,7 @@ def softmax(x):
 
 
 def mha(p, x, memory, heads, bias=None):
-  """x [n D], memory [m D] -> [n D], weights [heads n m]."""
+  """x [n D], memory [m D] -> [n D], weights [heads n m]. Without p["out"], no last projection."""
   q, k, v = linear(p["q"], x), linear(p["k"], memory), linear(p["v"], memory)
   width = x.shape[-1] // heads
   mixed, weights = np.zeros_like(q), np.zeros((heads, len(x), len(memory)))
@@ -45,7 +45,7 @@ def mha(p, x, memory, heads, bias=None):
       logits = k[:, span] @ q[i, span] / math.sqrt(width)
       weights[n, i] = softmax(logits if bias is None else logits + bias[i])
       mixed[i, span] = weights[n, i] @ v[:, span]
-  return linear(p["out"], mixed), weights
+  return (linear(p["out"], mixed) if "out" in p else mixed), weights
 
 
 def vit_block(p, x, cfg):
@@ -93,12 +93,13 @@ def region_tokens(p, landmarks):
   return np.stack(tokens) + linear(p["global"], landmarks.reshape(-1))
 
 
-def proximity(landmarks, grid, class_token):
-  """[P 9]: minus the distance of patch and region, both (x, y)."""
+def proximity(landmarks, grid, class_token, swapped=False):
+  """[P 9]: minus the distance of patch and region, both (x, y), or a patch as (y, x)."""
   rows = [[0.0] * 9] if class_token else []
   for y in range(grid):
     for x in range(grid):
       centre = ((x + 0.5) / grid, (y + 0.5) / grid)
+      centre = centre[::-1] if swapped else centre
       rows.append([-math.dist(centre, landmarks[a:b].mean(0)) for a, b in RANGES])
   return np.array(rows)
 
@@ -152,6 +153,15 @@ def decoder(p, x, positions, segments, cfg):
 
 def released_fusion(p, patches, regions, cfg):
   mixed, weights = mha(p["attention"], patches, regions, cfg.heads)
+  inner = layer_norm(p["norm"], patches + mixed, 1e-5)
+  return patches + cfg.branch_scale * linear(p["linear"], inner), weights
+
+
+def masked_fusion(p, patches, regions, landmarks, cfg):
+  grid = math.isqrt(len(patches))
+  distance = proximity(landmarks, grid, len(patches) > grid**2, cfg.grid == "yx")
+  mask = np.array([softmax(row) for row in distance])
+  mixed, weights = mha(p["attention"], patches, regions, cfg.heads, mask)
   inner = layer_norm(p["norm"], patches + mixed, 1e-5)
   return patches + cfg.branch_scale * linear(p["linear"], inner), weights
 

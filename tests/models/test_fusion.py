@@ -29,12 +29,15 @@ def inputs(tokens):
 
 
 @pytest.mark.parametrize("tokens", [16, 17])
-@pytest.mark.parametrize("form", ["released", "paper"])
-def test_fusion_equals_a_loop(form, tokens, randomise):
+@pytest.mark.parametrize(
+  ("form", "grid"), [("released", "xy"), ("masked", "xy"), ("masked", "yx"), ("paper", "xy")]
+)
+def test_fusion_equals_a_loop(form, grid, tokens, randomise):
   # Kills: the residual or branch scale left out, the outer norm applied, x and y swapped, a mask of
-  # the other sign, a class token with a distance, weights of another head order.
+  # the other sign, a class token with a distance, weights of another head order, a distance for
+  # its softmax, a switch of the axes that does nothing.
   args = inputs(tokens)
-  module = FUSIONS[form](dataclasses.replace(CONFIG, form=form))
+  module = FUSIONS[form](dataclasses.replace(CONFIG, form=form, grid=grid))
   p = randomise(jax.eval_shape(module.init, jax.random.key(0), *args)["params"])
   fused, out = module.apply({"params": p}, *args)
   assert out["weights"].shape == (B, T, CONFIG.heads, tokens, 9)
@@ -44,13 +47,45 @@ def test_fusion_equals_a_loop(form, tokens, randomise):
       continue
     if form == "released":
       want, weights = reference.released_fusion(p, patches, regions, CONFIG)
+    elif form == "masked":
+      want, weights = reference.masked_fusion(p, patches, regions, landmarks, module.config)
     else:
       want, weights = reference.paper_fusion(p, patches, regions, landmarks, CONFIG)
     np.testing.assert_allclose(fused[b, t], want, atol=1e-5)
     np.testing.assert_allclose(out["weights"][b, t], weights, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["released", "paper"])
+def test_the_masked_form_has_the_released_parameters():
+  # Kills: an output projection, biases left out, another name.
+  shapes = jax.eval_shape(
+    FUSIONS["masked"](dataclasses.replace(CONFIG, form="masked")).init,
+    jax.random.key(0),
+    *inputs(16),
+  )["params"]
+  names = {
+    jax.tree_util.keystr(p, simple=True, separator="/"): x.shape
+    for p, x in jax.tree_util.tree_leaves_with_path(shapes)
+  }
+  dense = {
+    f"{n}/{part}": (D, D)[: 2 - (part == "bias")]
+    for n in ("attention/q", "attention/k", "attention/v", "linear")
+    for part in ("kernel", "bias")
+  }
+  norms = {f"{n}/{part}": (D,) for n in ("norm", "outer_norm") for part in ("scale", "bias")}
+  assert names == dense | norms
+
+
+def test_fusion_settings_that_contradict_are_refused():
+  # Kills: either check; a swap that is silently not done.
+  with pytest.raises(ValueError, match=r"FusionConfig.form is 'maskd'.*did you mean 'masked'"):
+    FusionConfig(form="maskd")
+  with pytest.raises(ValueError, match=r"FusionConfig.grid is 'zx', expected one of xy, yx"):
+    FusionConfig(grid="zx")
+  with pytest.raises(ValueError, match=r"grid='yx' with form='paper'"):
+    FusionConfig(form="paper", grid="yx")
+
+
+@pytest.mark.parametrize("form", ["released", "masked", "paper"])
 def test_absent_landmarks_change_nothing(form, randomise):
   # Kills: adding zero times the branch; NaN of an absent frame in a gradient.
   patches, regions, landmarks, present = inputs(16)

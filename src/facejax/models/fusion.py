@@ -1,8 +1,8 @@
 """Region-guided cross-attention. patches [B T P D], regions [B T R D] -> patches [B T P D].
 
-Each patch looks at the nine face regions (Face-LLaVA's FRGCA). Two forms, by name in FUSIONS: what
-the released code trains and what the paper's figure draws. A frame without landmarks comes back
-bit for bit, and nothing of it reaches a gradient.
+Each patch looks at the nine face regions (Face-LLaVA's FRGCA). Three forms, by name in FUSIONS:
+what the released scripts train, the released code's masked class, what the paper's figure draws. A
+frame without landmarks comes back bit for bit, and nothing of it reaches a gradient.
 """
 
 import math
@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float
 
 from facejax.config import FusionConfig
 from facejax.faces.landmarks import REGIONS
-from facejax.models.attention import Attention
+from facejax.models.attention import Attention, attend, attention_weights
 from facejax.models.layers import Dense, LayerNorm
-from facejax.sharding import AxisRules
+from facejax.sharding import AxisRules, constrain
 from facejax.types import typed
 
 EPS = 1e-5  # of both layer norms; torch's default, which the released code keeps
@@ -35,18 +35,22 @@ def stacked_xavier(key, shape, dtype=jnp.float32):
 
 
 @typed
-def proximity(landmarks: Float[Array, "B T 68 2"], patches: int) -> Float[Array, "B T P R"]:
+def proximity(
+  landmarks: Float[Array, "B T 68 2"], patches: int, order: str = "xy"
+) -> Float[Array, "B T P R"]:
   """Minus the distance from each patch's centre to each region's centroid, on the unit square.
 
-  Both in (x, y) order; patches go row by row. A class token in front (257 tokens) gets 0. Raises
-  ValueError if the tokens are no square grid.
+  Centroids are (x, y); so are the centres of the patches, which go row by row, unless `order` is
+  "yx". A class token in front (257 tokens) gets 0. Raises ValueError if the tokens are no square
+  grid.
   """
   grid = math.isqrt(patches)
   front = patches - grid**2
   if front not in (0, 1):
     raise ValueError(f"fusion: {patches} tokens a frame, expected a square grid or one more")
   centre = (jnp.arange(grid) + 0.5) / grid
-  centres = jnp.stack([jnp.tile(centre, grid), jnp.repeat(centre, grid)], axis=-1)
+  column, row = jnp.tile(centre, grid), jnp.repeat(centre, grid)
+  centres = jnp.stack([column, row] if order == "xy" else [row, column], axis=-1)
   centroids = jnp.stack([landmarks[:, :, r.start : r.stop].mean(2) for r in REGIONS], axis=2)
   square = jnp.sum((centres[None, None, :, None] - centroids[:, :, None]) ** 2, axis=-1)
   # The root has no slope at 0, where a centroid lies on a centre.
@@ -77,7 +81,10 @@ class ReleasedFusion(nn.Module):
     landmarks: Float[Array, "B T 68 2"],
     present: Bool[Array, "B T"],
   ) -> tuple[Float[Array, "B T P D"], dict[str, Any]]:
-    """Returns the fused patches and {"weights": [B T N P R]}. Does not read `landmarks`."""
+    """Returns the fused patches and {"weights": [B T N P R], "inner": [B T P D]}.
+
+    Does not read `landmarks`; "inner" is the result of the norm.
+    """
     del landmarks  # the form without the proximity mask
     D = patches.shape[-1]
     present = present[:, :, None, None]
@@ -90,7 +97,69 @@ class ReleasedFusion(nn.Module):
     branch = Dense(D, dtype=self.dtype, kernel_init=RELEASED_INIT, name="linear")(inner)
     LayerNorm(EPS, self.dtype, name="outer_norm")(jnp.zeros((1, D)))  # creates the parameters
     fused = jnp.where(present, patches + self.config.branch_scale * branch, patches)
-    return fused, {"weights": weights.reshape(*patches.shape[:2], *weights.shape[1:])}
+    weights = weights.reshape(*patches.shape[:2], *weights.shape[1:])
+    return fused, {"weights": weights, "inner": inner}
+
+
+class MaskedAttention(nn.Module):
+  """Multi-head attention with an additive mask and no output projection."""
+
+  heads: int
+  dtype: Any = jnp.float32
+  rules: AxisRules = AxisRules()
+
+  @nn.compact
+  @typed
+  def __call__(
+    self, x: Float[Array, "B L D"], memory: Float[Array, "B S D"], bias: Float[Array, "B L S"]
+  ) -> tuple[Float[Array, "B L D"], Float[Array, "B N L S"]]:
+    """Queries from x, keys and values from memory. Also returns the float32 weights."""
+    D = x.shape[-1]
+
+    def project(name, y):
+      y = Dense(D, dtype=self.dtype, kernel_init=RELEASED_INIT, name=name)(y)
+      y = y.reshape(*y.shape[:2], self.heads, D // self.heads)
+      return constrain(y, self.rules, "batch", None, "heads", None)
+
+    q, k, v = project("q", x), project("k", memory), project("v", memory)
+    mixed = attend(q, k, v, bias=bias).reshape(x.shape)
+    return mixed, attention_weights(q, k, bias=bias)
+
+
+class MaskedFusion(nn.Module):
+  """patches + scale * Linear(LayerNorm(patches + softmax(q k / sqrt(H) + mask) v)).
+
+  The released code's `cross_attn_type masked`, for which no training script exists. Its mask is a
+  softmax over the regions of minus the distance: 0.08 to 0.15, so nearly none. It takes clips
+  only; here the 256 tokens of a picture work too. The norm that nothing reads is here as well.
+  """
+
+  config: FusionConfig
+  dtype: Any = jnp.float32
+  rules: AxisRules = AxisRules()
+
+  @nn.compact
+  @typed
+  def __call__(
+    self,
+    patches: Float[Array, "B T P D"],
+    regions: Float[Array, "B T R D"],
+    landmarks: Float[Array, "B T 68 2"],
+    present: Bool[Array, "B T"],
+  ) -> tuple[Float[Array, "B T P D"], dict[str, Any]]:
+    """Returns the fused patches and {"weights": [B T N P R], "mask", "inner"} by name."""
+    cfg, shape = self.config, patches.shape
+    present = present[:, :, None, None]
+    memory = _fold(jnp.where(present, regions, 0))
+    mask = jax.nn.softmax(proximity(jnp.where(present, landmarks, 0), shape[2], cfg.grid))
+    attention = MaskedAttention(cfg.heads, self.dtype, self.rules, name="attention")
+    mixed, weights = attention(_fold(patches), memory, _fold(mask))
+    inner = LayerNorm(EPS, self.dtype, name="norm")(patches + mixed.reshape(shape))
+    branch = Dense(shape[-1], dtype=self.dtype, kernel_init=RELEASED_INIT, name="linear")(inner)
+    LayerNorm(EPS, self.dtype, name="outer_norm")(jnp.zeros((1, shape[-1])))  # as in "released"
+    fused = jnp.where(present, patches + cfg.branch_scale * branch, patches)
+    weights = weights.reshape(*shape[:2], *weights.shape[1:])
+    return fused, {"weights": weights, "mask": mask, "inner": inner}
 
 
 class PaperFusion(nn.Module):
@@ -125,4 +194,4 @@ class PaperFusion(nn.Module):
     return fused, {"weights": weights.reshape(*patches.shape[:2], *weights.shape[1:])}
 
 
-FUSIONS = {"released": ReleasedFusion, "paper": PaperFusion}
+FUSIONS = {"released": ReleasedFusion, "masked": MaskedFusion, "paper": PaperFusion}
