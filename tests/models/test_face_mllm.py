@@ -183,6 +183,11 @@ CHANGES = {
   "image.tokens": {"image.tokens": "all"},
   "image.frames": {"image.frames": 1},
   "image.activation": {"image.activation": "quick_gelu"},
+  "image.layout": {"image.layout": "intern"},
+  "image.norm": {"image.norm": "rms"},
+  "image.qkv_bias": {"image.qkv_bias": False},
+  "image.qk_norm": {"image.qk_norm": True},
+  "image.statistics": {"image.statistics": "imagenet"},
   "image.width": {"image.width": 40, "video.width": 40},
   "video.image_size": {"video.image_size": 12},
   "video.patch": {"video.patch": 2},
@@ -191,6 +196,11 @@ CHANGES = {
   "video.tokens": {"video.tokens": "patches"},
   "video.frames": {"video.frames": 0},
   "video.activation": {"video.activation": "quick_gelu"},
+  "video.layout": {"video.layout": "intern"},
+  "video.norm": {"video.norm": "rms"},
+  "video.qkv_bias": {"video.qkv_bias": False},
+  "video.qk_norm": {"video.qk_norm": True},
+  "video.statistics": {"video.statistics": "imagenet"},
   "video.width": {"image.width": 40, "video.width": 40},
   "fusion.form": {"fusion.form": "paper"},
   "fusion.heads": {"fusion.heads": 3},
@@ -234,7 +244,8 @@ def changed(name):
 
 def program(config):
   """All parameters with their shapes, and the computation of a batch with both kinds of media."""
-  return str(jax.make_jaxpr(lambda: init(config, jax.random.key(0)))())
+  jaxpr = jax.make_jaxpr(lambda: init(config, jax.random.key(0)))()
+  return f"{jaxpr} {jaxpr.consts}"
 
 
 @pytest.fixture(scope="module")

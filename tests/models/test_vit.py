@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import internvl_reference
 import jax
 import jax.numpy as jnp
 import model_reference as reference
 import numpy as np
 import pytest
 
+from facejax.config import VitConfig
 from facejax.models.presets import tiny
 from facejax.models.vit import Vit, normalise, patchify
 
@@ -59,10 +61,69 @@ def test_patches_are_a_torch_convolution():
   np.testing.assert_allclose(got, want.reshape(5, 9).T, atol=1e-5)
 
 
+INTERN = VitConfig(
+  image_size=12,
+  patch=4,
+  width=20,
+  layers=3,
+  heads=5,
+  mlp=28,
+  select_layer=-1,
+  eps=1e-3,  # large enough to see
+  layout="intern",
+  statistics="imagenet",
+)
+SIX_B = {"norm": "rms", "qkv_bias": False, "qk_norm": True}
+
+
+@pytest.mark.parametrize(
+  "change", [{}, SIX_B, {"tokens": "all", "select_layer": -2}, {"frames": 2}]
+)
+def test_intern_equals_a_loop(change, randomise):
+  # Kills: a norm before or behind the blocks, a scale left out or on the other branch, the patch
+  # bias lost, CLIP's statistics, queries normed head by head, values normed, the class token kept.
+  cfg = dataclasses.replace(INTERN, **change)
+  x = pixels(cfg, 2, cfg.frames or 3)
+  params = randomise(jax.eval_shape(Vit(cfg).init, jax.random.key(0), x)["params"])
+  features, out = jax.jit(Vit(cfg).apply)({"params": params}, x)
+  for clip in range(2):
+    states = internvl_reference.vit_hidden_states(params, np.asarray(x[clip]), cfg)
+    want = states[cfg.select_layer]
+    np.testing.assert_allclose(out["embeddings"][clip], states[0], atol=1e-5)
+    np.testing.assert_allclose(out["final"][clip], states[-1], atol=5e-5)
+    np.testing.assert_allclose(
+      features[clip], want if cfg.tokens == "all" else want[:, 1:], atol=5e-5
+    )
+
+
+def test_parameters_of_both_intern_sizes():
+  # Kills: a parameter renamed, one too many (a bias of q in 6B), a fresh scale other than 0.1.
+  for change, norms in (({}, {"scale", "bias"}), (SIX_B, {"scale"})):
+    cfg = dataclasses.replace(INTERN, **change)
+    params = jax.jit(Vit(cfg).init)(jax.random.key(0), pixels(cfg, 1, 1))["params"]
+    assert set(params) == {"class_embedding", "positions", "patch", "blocks"}
+    assert set(params["patch"]) == {"kernel", "bias"}
+    blocks = params["blocks"]
+    dense = {"attention_scale", "mlp_scale", "fc1", "fc2", "attention"}
+    assert set(blocks) == {"attention_norm", "mlp_norm"} | dense
+    assert set(blocks["mlp_norm"]) == set(blocks["attention_norm"]) == norms
+    np.testing.assert_array_equal(blocks["attention_scale"], np.full((3, 20), np.float32(0.1)))
+    np.testing.assert_array_equal(blocks["mlp_scale"], np.full((3, 20), np.float32(0.1)))
+    attention = blocks["attention"]
+    assert set(attention["q"]) == ({"kernel", "bias"} if cfg.qkv_bias else {"kernel"})
+    assert set(attention["out"]) == {"kernel", "bias"}
+    assert set(attention) - {"q", "k", "v", "out"} == (
+      {"q_norm", "k_norm"} if cfg.qk_norm else set()
+    )
+
+
 def test_normalise():
-  # Kills: 256 for 255, mean and deviation swapped, blue first.
+  # Kills: 256 for 255, mean and deviation swapped, blue first, another table than the named one.
   got = normalise(jnp.array([[255, 0, 51]], jnp.uint8))[0]
   want = [(1 - 0.48145466) / 0.26862954, -0.4578275 / 0.26130258, (0.2 - 0.40821073) / 0.27577711]
+  np.testing.assert_allclose(got, want, atol=1e-6)
+  got = normalise(jnp.array([[255, 0, 51]], jnp.uint8), "imagenet")[0]
+  want = [(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]
   np.testing.assert_allclose(got, want, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from facejax.models.layers import INIT, Dense
+from facejax.models.layers import INIT, Dense, RMSNorm
 from facejax.sharding import AxisRules, constrain
 from facejax.types import typed
 
@@ -149,9 +149,10 @@ def rope(x: Float[Array, "B L N H"], table: Float[Array, "2 B L half"]) -> Float
 
 
 class Attention(nn.Module):
-  """Multi-head attention with biases on all four projections, without a mask.
+  """Multi-head attention without a mask. The output projection has a bias.
 
-  As in CLIP, and as in torch's nn.MultiheadAttention.
+  By default q, k and v have one too, as in CLIP and in torch's nn.MultiheadAttention. With qk_norm,
+  queries and keys are normed over the whole width before the heads split, as in InternViT-6B.
   """
 
   heads: int
@@ -159,6 +160,8 @@ class Attention(nn.Module):
   out_init: Callable = INIT
   dtype: Any = jnp.float32
   rules: AxisRules = AxisRules()
+  qkv_bias: bool = True
+  qk_norm: float | None = None  # eps of the RMS norm of queries and keys; None: no norm
 
   @nn.compact
   @typed
@@ -174,7 +177,9 @@ class Attention(nn.Module):
       raise ValueError(f"Attention: width {D} does not divide into heads={self.heads}")
 
     def project(name, y):
-      y = Dense(D, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(y)
+      y = Dense(D, self.qkv_bias, self.dtype, self.kernel_init, name=name)(y)
+      if self.qk_norm is not None and name != "v":
+        y = RMSNorm(self.qk_norm, self.dtype, name=f"{name}_norm")(y)
       y = y.reshape(*y.shape[:2], self.heads, D // self.heads)
       return constrain(y, self.rules, "batch", None, "heads", None)
 

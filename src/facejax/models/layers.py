@@ -119,3 +119,6 @@ class LayerNorm(nn.Module):
     y -= jnp.mean(y, -1, keepdims=True)
     y *= jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
     return (y * scale + bias).astype(self.dtype)
+
+
+NORMS = {"layer": LayerNorm, "rms": RMSNorm}
