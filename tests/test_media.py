@@ -1,6 +1,7 @@
 """Decoding of pictures, clips, landmarks and class maps, and every refusal."""
 
 import io
+import pathlib
 import struct
 import sys
 import zlib
@@ -13,6 +14,7 @@ from PIL import Image
 from facejax.data import media
 
 LIMITS = media.MediaLimits()
+GOLDENS = pathlib.Path(__file__).parent / "goldens"
 
 
 def _png(array, mode=None, **save):
@@ -359,6 +361,23 @@ def test_missing_pyav_says_what_to_install(tmp_path, monkeypatch):
 
 
 # --- landmarks and class maps ---
+
+
+def test_frame_numbers_equal_the_official_ones(monkeypatch):
+  """Kills: rounding instead of truncating, a last frame left out, clips shorter than 8 frames."""
+  with np.load(GOLDENS / "face_llava" / "preprocess.npz") as goldens:
+    durations, official = goldens["video.frame_ids.durations"], goldens["video.frame_ids"]
+  assert len(durations) == 20
+  monkeypatch.setattr(media, "check_file", lambda *_: None)
+  for total, expected in zip(durations.tolist(), official.tolist(), strict=True):
+    decode = lambda path, wanted, limits, n=total: (
+      n,
+      {i: np.zeros((2, 2, 3), np.uint8) for i in wanted},
+    )
+    monkeypatch.setattr(media, "_header_frames", lambda *_, n=total: n)
+    monkeypatch.setattr(media, "_decode", decode)
+    clip = media.read_video("clip.mp4", 8)
+    assert (clip.indices.tolist(), clip.total) == (expected, total)
 
 
 def _clip(total=9, indices=(0, 4, 8)):

@@ -1,6 +1,7 @@
 """Resizing against slow references, and pixels, landmarks and maps moving together."""
 
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -40,7 +41,11 @@ def _resized(image, shape, **how):
   return np.array(tall).transpose(2, 1, 0)
 
 
+GOLDENS = pathlib.Path(__file__).parent / "goldens" / "face_llava" / "preprocess.npz"
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711])
 BICUBIC = {"kernel": _cubic, "support": 2, "antialias": True}
+NO_ANTIALIAS = {"kernel": lambda t: _cubic(t, -0.75), "support": 2, "antialias": False}
 BILINEAR = {"kernel": lambda t: max(0.0, 1 - abs(t)), "support": 1, "antialias": False}
 
 
@@ -80,6 +85,78 @@ def test_pictures_equal_the_official_order_of_steps(policy, shape, size):
   assert (got.shape, got.dtype) == ((size, size, 3), np.uint8)
   # Half a grey level of rounding; the padding's edge overshoots by less than the range here.
   assert np.abs(got - expected.clip(0, 255)).max() < 0.51
+
+
+@pytest.mark.parametrize("policy", resize.POLICIES)
+@pytest.mark.parametrize("shape", [(20, 31), (29, 18)])
+@pytest.mark.parametrize("size", [14, 33])
+def test_without_antialias_four_pixels_decide(policy, shape, size):
+  """Kills: a = -0.5 or a wider kernel there, a border that is not repeated, rows for columns."""
+  image = _picture(*shape)
+  expected = _official(image, size, policy, NO_ANTIALIAS)
+  resampled = resize.resample_image(image, size, policy, antialias=False)
+  np.testing.assert_allclose(resampled, expected, atol=2e-3)
+  got = resize.resize_image(image, size, policy, antialias=False)
+  assert np.abs(got - expected.clip(0, 255)).max() < 0.51
+  again = resize.resize(image[None], size, policy, antialias=False)
+  np.testing.assert_array_equal(again[0], got)
+  assert (got != resize.resize_image(image, size, policy)).any()
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_a_picture_stretches_to_any_rectangle(antialias):
+  """Kills: height and width swapped; the switch not passed on; tiles cut from a square."""
+  image = _picture(20, 31)
+  how = BICUBIC if antialias else NO_ANTIALIAS
+  got = resize.stretch_image(image, 26, 13, antialias)
+  assert (got.shape, got.dtype) == ((26, 13, 3), np.uint8)
+  assert np.abs(got - _resized(image, (26, 13), **how).clip(0, 255)).max() < 0.51
+
+
+def _golden_pictures():
+  with np.load(GOLDENS) as goldens:
+    names = [name.removesuffix(".rows") for name in goldens if name.endswith("alias.rows")]
+  return sorted(names)
+
+
+@pytest.mark.parametrize("name", _golden_pictures())
+def test_pictures_equal_the_official_transform(name):
+  """Kills: another kernel, offset or rounding of the long side than torchvision's; rounding that
+  costs more than half a grey level; a clamp that reaches into 0..255."""
+  _, picture, order, kernel = name.split(".")
+  with np.load(GOLDENS) as goldens:
+    image, rows = goldens[f"image.{picture}.u8"], goldens["rows"]
+    official, stats = goldens[f"{name}.rows"].transpose(1, 2, 0), goldens[f"{name}.stats"]
+  how = (224, {"direct": "crop", "pad": "pad"}[order], kernel == "antialias")
+  exact = (resize.resample_image(image, *how) / 255 - CLIP_MEAN) / CLIP_STD
+  np.testing.assert_allclose(exact[rows], official, atol=1e-5)
+  sums = [exact.sum(), (exact**2).sum(), exact.min(), exact.max()]
+  np.testing.assert_allclose(sums, stats, rtol=1e-5)
+  levels = (official * CLIP_STD + CLIP_MEAN) * 255
+  assert np.abs(resize.resize_image(image, *how)[rows] - levels.clip(0, 255)).max() < 0.5 + 1e-3
+  # These pictures are noise: what the kernel overshoots, and uint8 cannot hold, is large here.
+  assert np.abs(resize.resize_image(image, *how)[rows] - levels).max() < 7.2
+
+
+def test_clips_equal_the_official_transform():
+  """Kills: antialiasing or padding clips, another crop offset, frames mixed up."""
+  with np.load(GOLDENS) as goldens:
+    clip, frames, rows = (goldens[f"video.{name}"] for name in ("u8_thwc", "frames", "rows"))
+    official = goldens["video.pixel_values.sub"].transpose(1, 2, 3, 0)
+  of = lambda pixels: ((pixels / 255 - CLIP_MEAN) / CLIP_STD)[frames][:, rows]
+  np.testing.assert_allclose(of(resize.resample_clip(clip, 224, "crop")), official, atol=1e-5)
+  error = np.abs(of(resize.resize_clip(clip, 224, "crop")) - official) * CLIP_STD * 255
+  assert error.max() < 0.5 + 1e-3
+
+
+def test_padding_equals_the_official_one():
+  """Kills: another colour, an offset that is rounded up."""
+  with np.load(GOLDENS) as goldens:
+    padded, column = resize._pad(goldens["image.landscape.u8"]), goldens["pad_color"]
+    np.testing.assert_array_equal(
+      padded[:, padded.shape[1] // 2], goldens["image.landscape.padded_u8_midcol"]
+    )
+  assert tuple(column) == resize.PAD_COLOUR
 
 
 @pytest.mark.parametrize("policy", resize.POLICIES)
