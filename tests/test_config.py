@@ -24,6 +24,7 @@ DECODER = DecoderConfig(
   vocab=64, width=24, layers=2, heads=4, kv_heads=2, head_width=6, mlp=40, max_length=128
 )
 MODEL = ModelConfig(image=VIT, decoder=DECODER, fusion=FusionConfig())
+SHUFFLED = dataclasses.replace(MODEL, projector="pixel_shuffle")
 RUN = RunConfig(
   model=MODEL,
   data=DataConfig(row_length=100),
@@ -89,7 +90,7 @@ def test_bad_override_says_what_to_do(setting, message):
     (lambda: dataclasses.replace(VIT, tokens="patch"), "did you mean 'patches'?"),
     (lambda: dataclasses.replace(VIT, activation="relu"), "VitConfig.activation is 'relu'"),
     (lambda: dataclasses.replace(VIT, select_layer=-5), "select_layer=-5: expected -1 to -4"),
-    (lambda: FusionConfig(form="masked"), "FusionConfig.form is 'masked'"),
+    (lambda: FusionConfig(form="mask"), "FusionConfig.form is 'mask'"),
     (lambda: SegmentationConfig(mode="sum"), "SegmentationConfig.mode is 'sum'"),
     (lambda: SegmentationConfig("add", size=10, grid=4, width=3), "got width=3, grid=4, size=10"),
     (lambda: dataclasses.replace(DECODER, kv_heads=3), "heads=4 is no multiple of self.kv_heads=3"),
@@ -104,6 +105,23 @@ def test_bad_override_says_what_to_do(setting, message):
       lambda: dataclasses.replace(MODEL, segmentation=SegmentationConfig("add", 10, 5, 3)),
       "needs segmentation.grid=4",
     ),
+    (
+      lambda: dataclasses.replace(SHUFFLED, segmentation=SegmentationConfig("add", 8, 4, 3)),
+      "needs segmentation.grid=2, the image tokens a side behind the projector; got 4",
+    ),
+    (
+      lambda: dataclasses.replace(SHUFFLED, video=dataclasses.replace(VIT, image_size=35)),
+      "but the video encoder has 5 a side and tokens='patches'",
+    ),
+    (
+      lambda: dataclasses.replace(SHUFFLED, image=dataclasses.replace(VIT, tokens="all")),
+      "but the image encoder has 4 a side and tokens='all'",
+    ),
+    (lambda: dataclasses.replace(MODEL, projector="shuffle"), "projector is 'shuffle'"),
+    (lambda: dataclasses.replace(VIT, layout="internvl"), "did you mean 'intern'?"),
+    (lambda: dataclasses.replace(VIT, norm="batch"), "VitConfig.norm is 'batch'"),
+    (lambda: dataclasses.replace(VIT, statistics="imagnet"), "did you mean 'imagenet'?"),
+    (lambda: dataclasses.replace(DECODER, rope_factor=0.5), "rope_factor=0.5: expected 1 or more"),
     (lambda: SyntheticConfig(split="tset"), "did you mean 'test'?"),
     (lambda: SyntheticConfig(turns=6), "SyntheticConfig.turns=6: expected 1 to 5"),
     (lambda: DataConfig(row_length=9, source="lava"), "did you mean 'llava'?"),

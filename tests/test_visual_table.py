@@ -55,6 +55,18 @@ def test_face_llava_numbers():
   assert table.count("image", True) == 256 and table.count("video", True) == 2056
 
 
+def test_pixel_shuffle_leaves_a_quarter():
+  """256 of 1024 (InternVL3). Kills: patches counted before the projector, the table's size too."""
+  vit = VitConfig(image_size=448, patch=14, width=1024, layers=24, heads=16, mlp=4096)
+  small = dataclasses.replace(vit, image_size=112)  # 8 x 8 patches
+  model = ModelConfig(image=vit, video=small, decoder=DECODER, projector="pixel_shuffle", frames=3)
+  assert (model.grid("image"), model.tokens("image")) == (16, 256)
+  assert (model.grid("video"), model.tokens("video")) == (4, 16)
+  table = VisualTable(model, 2, 1)
+  assert table.count("image", True) == 256 and table.count("video", True) == 48
+  assert table.size == 560
+
+
 def test_a_missing_slot_names_the_setting():
   """Kills: an index that silently runs into the next block."""
   with pytest.raises(ValueError, match="video 0 does not fit: a row has 0 video slots; raise data"):

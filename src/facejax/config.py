@@ -64,13 +64,8 @@ class VitConfig:
 
   @property
   def grid(self) -> int:
-    """Patches a side."""
+    """Patches a side; ModelConfig.tokens says what the projector makes of them."""
     return self.image_size // self.patch
-
-  @property
-  def token_count(self) -> int:
-    """Tokens of one picture after the class token is kept or dropped."""
-    return self.grid**2 + (self.tokens == "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +97,7 @@ class SegmentationConfig:
 
   mode: str = "off"  # "concat": own tokens behind the picture's; "add": added to the picture's
   size: int = 0  # pixels a side of the map as the model takes it
-  grid: int = 0  # cells a side; with "concat" grid**2 tokens, with "add" the image encoder's grid
+  grid: int = 0  # cells a side; with "concat" grid**2 tokens, with "add" ModelConfig.grid
   width: int = 0  # of the class embedding and the hidden layer
   classes: int = 19  # CelebAMask-HQ
 
@@ -168,16 +163,33 @@ class ModelConfig:
         f"ModelConfig: fusion.heads={self.fusion.heads} does not divide the decoder's width "
         f"{self.decoder.width}"
       )
-    for vit in (self.image, self.video or self.image):
-      if self.segmentation.mode == "add" and self.segmentation.grid != vit.grid:
+    kinds: tuple[Kind, ...] = ("image", "video")
+    for kind in kinds:
+      vit, grid = self.encoder(kind), self.grid(kind)
+      if self.projector == "pixel_shuffle" and (vit.grid % 2 or vit.tokens == "all"):
         raise ValueError(
-          f"ModelConfig: segmentation.mode='add' needs segmentation.grid={vit.grid}, the encoder's "
-          f"patches a side; got {self.segmentation.grid}"
+          "ModelConfig: projector='pixel_shuffle' joins patches two by two; expected an even "
+          f"number a side and no class token, but the {kind} encoder has {vit.grid} a side and "
+          f"tokens='{vit.tokens}'; change image_size or patch, set tokens='patches', or take "
+          "projector='mlp'"
+        )
+      if self.segmentation.mode == "add" and self.segmentation.grid != grid:
+        raise ValueError(
+          f"ModelConfig: segmentation.mode='add' needs segmentation.grid={grid}, the {kind} "
+          f"tokens a side behind the projector; got {self.segmentation.grid}"
         )
 
   def encoder(self, kind: Kind) -> VitConfig:
     """The encoder that pictures ("image") or the frames of clips ("video") go through."""
     return (self.video or self.image) if kind == "video" else self.image
+
+  def grid(self, kind: Kind) -> int:
+    """Tokens a side of a picture or frame, as the decoder reads it."""
+    return self.encoder(kind).grid // (2 if self.projector == "pixel_shuffle" else 1)
+
+  def tokens(self, kind: Kind) -> int:
+    """Tokens of a picture or frame, as the decoder reads it; with the class token if it is kept."""
+    return self.grid(kind) ** 2 + (self.encoder(kind).tokens == "all")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ class VisualTable:
 
   def pixel_tokens(self, kind: Kind) -> int:
     """Tokens of a medium's pixels, over all its frames."""
-    return self.frames(kind) * self.model.encoder(kind).token_count
+    return self.frames(kind) * self.model.tokens(kind)
 
   def map_tokens(self, kind: Kind) -> int:
     """Tokens of a medium's segmentation maps, over all its frames; 0 unless mode is "concat"."""

@@ -70,3 +70,15 @@ def vit_hidden_states(p, pixels, cfg):
     for i in range(len(p[part]["mlp_scale"]) if part in p else 0):
       states.append(_block(_layer(p[part], i), states[-1], cfg))
   return states
+
+
+def shuffled_and_normed(p, features):
+  """features [P E] -> [P / 4, 4E], with the projector's layer norm (eps 1e-5)."""
+  side = math.isqrt(len(features))
+  picture = np.asarray(features, np.float64).reshape(side, side, -1)
+  cells = []
+  for i in range(side // 2):
+    for j in range(side // 2):
+      corners = [(2 * i, 2 * j), (2 * i, 2 * j + 1), (2 * i + 1, 2 * j), (2 * i + 1, 2 * j + 1)]
+      cells.append([value for corner in corners for value in picture[corner]])
+  return _norm(p, np.array(cells), 1e-5)

@@ -2,6 +2,7 @@
 
 import math
 
+import internvl_reference
 import numpy as np
 
 RANGES = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36), (36, 42), (42, 48), (48, 60), (60, 68)]
@@ -179,11 +180,18 @@ def visual_rows(params, cfg, media, kind, row):
   encoder = "video_encoder" if kind == "video" and cfg.video else "image_encoder"
   tokens, maps = [], []
   for m in range(media.pixels.shape[1]):
-    states, _ = vit_hidden_states(params[encoder], np.asarray(media.pixels[row, m]), vit)
+    pixels = np.asarray(media.pixels[row, m])
+    if vit.layout == "intern":
+      states = internvl_reference.vit_hidden_states(params[encoder], pixels, vit)
+    else:
+      states, _ = vit_hidden_states(params[encoder], pixels, vit)
     features = states[vit.select_layer]
     features = features if vit.tokens == "all" else features[:, 1:]
     for t in range(len(features)):
-      x = linear(params["projector"]["fc2"], gelu(linear(params["projector"]["fc1"], features[t])))
+      x = features[t]
+      if cfg.projector == "pixel_shuffle":
+        x = internvl_reference.shuffled_and_normed(params["projector"]["norm"], x)
+      x = linear(params["projector"]["fc2"], gelu(linear(params["projector"]["fc1"], x)))
       points = np.asarray(media.landmarks[row, m, t], np.float64)
       if media.landmarks_valid[row, m, t]:
         regions = region_tokens(params["landmark_projector"], points)

@@ -20,7 +20,7 @@ from facejax.models.attention import causal_mask
 from facejax.models.decoder import Decoder
 from facejax.models.fusion import FUSIONS
 from facejax.models.landmark_projector import LandmarkProjector
-from facejax.models.projector import Projector
+from facejax.models.projector import PROJECTORS
 from facejax.models.segmentation_stream import SegmentationEncoder, add_maps
 from facejax.models.vit import Vit
 from facejax.sharding import AxisRules, constrain
@@ -46,7 +46,7 @@ class FaceMLLM(nn.Module):
     self.image_encoder = Vit(cfg.image, **shared)
     if cfg.video:
       self.video_encoder = Vit(cfg.video, **shared)
-    self.projector = Projector(D, **shared)
+    self.projector = PROJECTORS[cfg.projector](D, **shared)
     if cfg.fusion:
       self.landmark_projector = LandmarkProjector(D, **shared)
       self.fusion = FUSIONS[cfg.fusion.form](cfg.fusion, **shared)
