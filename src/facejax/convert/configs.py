@@ -1,23 +1,15 @@
-"""config.json of theirs <-> RunConfig.
+"""The parts of a config.json -> ours: encoders, decoders, rotary scaling. See released.py.
 
 What a file must say and does not is an error that names the file and the key. Where transformers
 has a default for a key, and the published files rely on it, the default is here (CLIP's activation
 is quick_gelu unless the file says otherwise).
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from facejax.config import (
-  MODALITIES,
-  DataConfig,
-  DecoderConfig,
-  FusionConfig,
-  ModelConfig,
-  RunConfig,
-  VitConfig,
-)
+from facejax.config import DecoderConfig, VitConfig
 from facejax.convert.files import read_json
 
 _REQUIRED = object()
@@ -29,6 +21,7 @@ class Fields(NamedTuple):
   data: dict
   file: Path
   where: str = ""
+  defaults: dict = {}  # of the class that wrote the file, which leaves such values out
 
   @classmethod
   def read(cls, file: Path) -> "Fields":
@@ -38,6 +31,7 @@ class Fields(NamedTuple):
   def get(self, key: str, kind: type | tuple[type, ...], default: Any = _REQUIRED) -> Any:
     """The value of a key. Raises ValueError if it is needed and absent, or of another type."""
     value = self.data.get(key)
+    value = self.defaults.get(key) if value is None else value
     if value is None:
       if default is _REQUIRED:
         raise ValueError(
@@ -61,13 +55,14 @@ class Fields(NamedTuple):
       raise ValueError(f"{self.file}: '{self.where}{key}' is {value!r}, expected a count above 0")
     return value
 
-  def sub(self, key: str, default: Any = _REQUIRED) -> "Fields":
+  def sub(self, key: str, default: Any = _REQUIRED, defaults: dict | None = None) -> "Fields":
     """An object inside."""
-    return Fields(self.get(key, dict, default), self.file, f"{self.where}{key}.")
+    data = self.get(key, dict, default)
+    return Fields(data, self.file, f"{self.where}{key}.", defaults or {})
 
   def expect(self, key: str, default: Any, *allowed: Any) -> None:
     """Raises ValueError if a key has a value that this library does not implement."""
-    value = self.data.get(key, default)
+    value = self.data.get(key, self.defaults.get(key, default))
     if value not in allowed:
       raise ValueError(
         f"{self.file}: '{self.where}{key}' is {value!r}, supported: "
@@ -75,8 +70,47 @@ class Fields(NamedTuple):
       )
 
 
-# Of transformers' classes, for files that leave them out (llava-hf's do).
-CLIP_DEFAULTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+# Of transformers' classes: a file may leave out what its class has by default, and does so for
+# configs inside configs.
+CLIP = {
+  "hidden_size": 768,
+  "intermediate_size": 3072,
+  "num_hidden_layers": 12,
+  "num_attention_heads": 12,
+  "image_size": 224,
+  "patch_size": 32,
+  "hidden_act": "quick_gelu",
+  "layer_norm_eps": 1e-5,
+}
+INTERN = {
+  "hidden_size": 1024,
+  "intermediate_size": 4096,
+  "num_hidden_layers": 24,
+  "num_attention_heads": 16,
+  "image_size": [448, 448],
+  "patch_size": [14, 14],
+  "hidden_act": "gelu",
+  "layer_norm_eps": 1e-6,
+  "norm_type": "layer_norm",
+  "attention_bias": False,
+  "use_qk_norm": False,
+}
+LLAMA = {
+  "vocab_size": 32_000,
+  "hidden_size": 4096,
+  "intermediate_size": 11_008,
+  "num_hidden_layers": 32,
+  "num_attention_heads": 32,
+  "max_position_embeddings": 2048,
+  "rms_norm_eps": 1e-6,
+}
+QWEN2 = {
+  **LLAMA,
+  "vocab_size": 151_936,
+  "intermediate_size": 22_016,
+  "num_key_value_heads": 32,
+  "max_position_embeddings": 32_768,
+}
 
 # Towers that released configs only name, as their repositories' config.json describes them.
 _VIT_L = {
@@ -103,7 +137,7 @@ KNOWN_TOWERS = {
 
 def clip_vit(fields: Fields, select_layer: int, tokens: str) -> VitConfig:
   """CLIP's vision config. Raises ValueError for a missing key or an unknown activation."""
-  activation = fields.get("hidden_act", str, CLIP_DEFAULTS["hidden_act"])
+  activation = fields.get("hidden_act", str, CLIP["hidden_act"])
   fields.expect("hidden_act", activation, "gelu", "quick_gelu")
   layers = fields.size("num_hidden_layers")
   if select_layer >= 0:  # counted from the embeddings
@@ -119,13 +153,39 @@ def clip_vit(fields: Fields, select_layer: int, tokens: str) -> VitConfig:
     tokens=tokens,
     frames=fields.size("num_frames") if fields.data.get("add_time_attn") else 0,
     activation=activation,
-    eps=fields.get("layer_norm_eps", float, CLIP_DEFAULTS["layer_norm_eps"]),
+    eps=fields.get("layer_norm_eps", float, CLIP["layer_norm_eps"]),
   )
 
 
-def decoder(fields: Fields, *, qkv_bias: bool = False) -> DecoderConfig:
-  """LLaMA's or Qwen2's config."""
+def intern_vit(fields: Fields, *, qkv_bias: str, qk_norm: str) -> VitConfig:
+  """InternViT's config; the names of two switches differ between its two homes."""
+  fields.expect("hidden_act", "gelu", "gelu")
+  fields.expect("use_mean_pooling", True, True)  # else a last norm would be used
+  fields.expect("norm_type", fields.get("norm_type", str), "layer_norm", "rms_norm")
+  return VitConfig(
+    image_size=fields.size("image_size"),
+    patch=fields.size("patch_size"),
+    width=fields.size("hidden_size"),
+    layers=fields.size("num_hidden_layers"),
+    heads=fields.size("num_attention_heads"),
+    mlp=fields.size("intermediate_size"),
+    select_layer=-1,
+    activation="gelu",
+    eps=fields.get("layer_norm_eps", float),
+    layout="intern",
+    norm="rms" if fields.get("norm_type", str) == "rms_norm" else "layer",
+    qkv_bias=fields.get(qkv_bias, bool),
+    qk_norm=fields.get(qk_norm, bool),
+    statistics="imagenet",
+  )
+
+
+def decoder(fields: Fields, tied: bool) -> DecoderConfig:
+  """LLaMA's or Qwen2's config. tied: the file has no output head of its own."""
+  kind = fields.get("model_type", str, "llama")
   fields.expect("hidden_act", "silu", "silu")
+  fields.expect("attention_bias", False, False)  # LLaMA's; it would be on the output too
+  fields.expect("use_sliding_window", False, False)
   heads, width = fields.size("num_attention_heads"), fields.size("hidden_size")
   theta, factor = _rope(fields)
   return DecoderConfig(
@@ -139,8 +199,8 @@ def decoder(fields: Fields, *, qkv_bias: bool = False) -> DecoderConfig:
     max_length=fields.size("max_position_embeddings"),
     rope_theta=theta,
     eps=fields.get("rms_norm_eps", float),
-    qkv_bias=qkv_bias,
-    tied=fields.get("tie_word_embeddings", bool, False),
+    qkv_bias=kind == "qwen2",
+    tied=tied,
     rope_factor=factor,
   )
 
@@ -157,17 +217,18 @@ def _rope(fields: Fields) -> tuple[float, float]:
   return theta, scaling.get("factor", float)
 
 
-def _dtype(fields: Fields) -> str:
+def dtype(fields: Fields) -> str:
   """Of the computation: float32 if the weights were saved so, else bfloat16."""
   saved = fields.data.get("torch_dtype") or fields.data.get("dtype")
   return "float32" if saved in (None, "float32") else "bfloat16"
 
 
-def _tower(fields: Fields, kind: str, key: str, folder: Path) -> Fields:
-  """The vision config of a tower: beside the weights, or one that is known by name."""
-  for name in (f"{kind}_tower_config.json", f"{kind}_tower/config.json"):
-    if (folder / name).is_file():
-      found = Fields.read(folder / name)
+def tower(fields: Fields, kind: str, key: str, towers: Mapping[str, Path]) -> Fields:
+  """The vision config of an encoder: in its folder, beside the weights, or known by name."""
+  beside = fields.file.parent / f"{kind}_tower_config.json"
+  for file in ([towers[kind] / "config.json"] if kind in towers else []) + [beside]:
+    if file.is_file():
+      found = Fields.read(file)
       return found.sub("vision_config") if "vision_config" in found.data else found
   name = fields.get(key, str)
   if name in KNOWN_TOWERS:
@@ -184,54 +245,3 @@ def tokenizer_in(folder: Path) -> str:
     if (folder / name).is_file():
       return str(folder / name)
   return "demo"
-
-
-def face_llava(folder: Path, names: Collection[str]) -> RunConfig:
-  """The official LlavaConfig of Face-LLaVA and Video-LLaVA. Landmark modules: by `names`."""
-  fields = Fields.read(folder / "config.json")
-  fields.expect("mm_projector_type", "mlp2x_gelu", "mlp2x_gelu")
-  fields.expect("use_landmark_tokens", False, False)
-  select = fields.get("mm_vision_select_layer", int)
-  feature = fields.get("mm_vision_select_feature", str, "patch")
-  fields.expect("mm_vision_select_feature", "patch", "patch", "cls_patch")
-  image = clip_vit(
-    _tower(fields, "image", "mm_image_tower", folder),
-    select,
-    "patches" if feature == "patch" else "all",
-  )
-  # The released video tower keeps the class token whatever mm_vision_select_feature says.
-  video = None
-  if fields.data.get("mm_video_tower"):
-    video = clip_vit(_tower(fields, "video", "mm_video_tower", folder), select, "all")
-  text = decoder(fields)
-  model = ModelConfig(
-    image=image,
-    decoder=text,
-    video=video,
-    fusion=_fusion(fields, names),
-    frames=(video.frames if video else 0) or 8,
-    dtype=_dtype(fields),
-  )
-  data = DataConfig(
-    row_length=min(fields.size("tokenizer_model_max_length", 2048), text.max_length),
-    tokenizer=tokenizer_in(folder),
-    resize="pad" if fields.data.get("image_aspect_ratio") == "pad" else "crop",
-    modalities=MODALITIES if model.fusion else (),
-  )
-  return RunConfig(model=model, data=data, stages={})
-
-
-def _fusion(fields: Fields, names: Collection[str]) -> FusionConfig | None:
-  """The landmark modules that the file holds, whatever its config says; None if none."""
-  found = [n for n in names if n.startswith(("model.landmarks_", "model.global_landmarks_"))]
-  if not found:
-    return None
-  if "model.landmarks_projector.weight" in found:
-    raise ValueError(
-      f"{fields.file.parent}: tensor model.landmarks_projector.weight is one plain linear layer "
-      "(landmarks_projector_type 'linear', the default of the released code) - supported: "
-      "'landmarks_region_projector', one layer a face region"
-    )
-  if any(n.startswith("model.landmarks_cross_attn.cross_attn.q_proj.") for n in found):
-    return FusionConfig(form="masked", grid="yx")  # the released class swaps the axes
-  return FusionConfig()  # 8 heads always, in both classes

@@ -14,14 +14,15 @@ refused before anything large is allocated.
 
 import json
 import math
-import mmap
 import struct
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from facejax.convert.mapped import Mapped, Stored
+from facejax.convert.torch_zip import open_zip
 
 # safetensors' names of types. Parameters are floating point; the rest are buffers such as ids.
 TYPES = {
@@ -47,46 +48,6 @@ _NAMES = (
   "adapter_model.safetensors",
   "adapter_model.bin",
 )
-
-
-class Mapped:
-  """A read-only memory-mapped file. Its pages are the system's cache, no copy of the process."""
-
-  def __init__(self, path: Path):
-    """Maps the file. Raises ValueError if it is empty."""
-    self.path = path
-    with path.open("rb") as file:
-      if not path.stat().st_size:
-        raise ValueError(f"{path} is empty (0 bytes) - expected weights - download it again")
-      self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    self.bytes = np.frombuffer(self._map, np.uint8)
-
-  def release(self, view: np.ndarray) -> None:
-    """Takes a view's pages out of the process's memory; the next access maps them again.
-
-    Without it, all that was ever read counts as resident: 15 GB for a 7B model.
-    """
-    if not hasattr(self._map, "madvise"):
-      return
-    low, high = np.lib.array_utils.byte_bounds(view)
-    start = (low - self.bytes.ctypes.data) // mmap.PAGESIZE * mmap.PAGESIZE
-    self._map.madvise(mmap.MADV_DONTNEED, start, high - self.bytes.ctypes.data - start)
-
-
-class Stored(NamedTuple):
-  """A tensor in a file: nothing is read before `array` is."""
-
-  name: str
-  array: np.ndarray  # a view of the mapped file
-  file: Mapped
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """As stored."""
-    return self.array.shape
-
-  def __str__(self) -> str:
-    return f"{self.name} {list(self.shape)} in {self.file.path}"
 
 
 def open_weights(source: str | Path) -> dict[str, Stored]:
@@ -123,9 +84,7 @@ def _weights_in(folder: Path) -> Path:
 def _open(path: Path) -> dict[str, Stored]:
   if path.suffix == ".safetensors":
     return open_safetensors(path)
-  from facejax.convert import torch_zip
-
-  return torch_zip.open_zip(path)
+  return open_zip(path)
 
 
 def _sharded(index: Path) -> dict[str, Stored]:
@@ -236,9 +195,3 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[int, int, str, np.dtype, 
 
 def _count(value: Any) -> bool:
   return type(value) is int and 0 <= value < 1 << 62
-
-
-def prefixed(tensors: Iterable[Stored], old: str, new: str) -> dict[str, Stored]:
-  """The tensors whose name starts with `old`, by the name that has `new` in its place."""
-  found = (t for t in tensors if t.name.startswith(old))
-  return {new + t.name.removeprefix(old): t for t in found}

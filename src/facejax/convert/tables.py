@@ -1,4 +1,4 @@
-"""Their names <-> ours: one table a model family, read in both directions.
+"""Their names <-> ours: what a line of a table says, read in both directions. See families.py.
 
 A rule pairs a tensor of theirs with a parameter of ours:
 
@@ -10,13 +10,12 @@ the numbers lie (FORMS), `part` which third of a fused tensor ours is.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from facejax.config import ModelConfig, VitConfig
-from facejax.faces.landmarks import REGIONS
+from facejax.config import ModelConfig
 
 
 class Form(NamedTuple):
@@ -56,7 +55,7 @@ class Rule(NamedTuple):
 
 
 class Piece(NamedTuple):
-  """Where one parameter, or one layer of it, lies in a file of theirs."""
+  """Where one parameter of ours, or one layer of it, lies in a file of theirs."""
 
   theirs: str
   form: str
@@ -86,9 +85,17 @@ class Table(NamedTuple):
     return any(re.fullmatch(pattern, name) for pattern in self.drop)
 
 
+class Plan(NamedTuple):
+  """The pieces of a parameter: one, or one a layer if our array has a leading axis of them."""
+
+  pieces: tuple[Piece, ...]
+  stacked: bool
+
+
 def stacks(config: ModelConfig) -> dict[str, tuple[tuple[str, int, int], ...]]:
   """(name, first layer, layers) of each stack of a module."""
-  found = {"decoder": (("blocks", 0, config.decoder.layers),)}
+  found: dict[str, tuple[tuple[str, int, int], ...]] = {}
+  found["decoder"] = (("blocks", 0, config.decoder.layers),)
   for module, vit in (("image_encoder", config.image), ("video_encoder", config.video)):
     if vit:
       used = vit.layers + 1 + vit.select_layer
@@ -96,132 +103,19 @@ def stacks(config: ModelConfig) -> dict[str, tuple[tuple[str, int, int], ...]]:
   return found
 
 
-def expand(table: Table, config: ModelConfig) -> dict[str, tuple[Piece, ...]]:
-  """The pieces of each parameter of ours: one, or one a layer where its path had a "*"."""
-  plan: dict[str, tuple[Piece, ...]] = {}
+def expand(table: Table, config: ModelConfig) -> dict[str, Plan]:
+  """The plan of each parameter of ours that a table knows, by path."""
+  plans: dict[str, Plan] = {}
   layers = stacks(config)
   for rule in table.rules:
     if "*" not in rule.ours:
-      plan[rule.ours] = (Piece(rule.theirs, rule.form, rule.part),)
+      plans[rule.ours] = Plan((Piece(rule.theirs, rule.form, rule.part),), False)
       continue
     for name, first, count in layers.get(rule.ours.partition("/")[0], ()):
-      numbers = range(first, first + count)
-      plan[rule.ours.replace("*", name)] = tuple(
-        Piece(rule.theirs.replace("{i}", str(i)), rule.form, rule.part) for i in numbers
+      pieces = tuple(
+        Piece(rule.theirs.replace("{i}", str(i)), rule.form, rule.part)
+        for i in range(first, first + count)
       )
-  return {path: pieces for path, pieces in plan.items() if pieces}
-
-
-def _linear(theirs: str, ours: str) -> tuple[Rule, ...]:
-  return Rule(f"{theirs}.weight", f"{ours}/kernel", "linear"), Rule(
-    f"{theirs}.bias", f"{ours}/bias"
-  )
-
-
-def _norm(theirs: str, ours: str) -> tuple[Rule, ...]:
-  return Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")
-
-
-def _fused(weight: str, bias: str, ours: str) -> tuple[Rule, ...]:
-  """q, k and v one after another: nn.MultiheadAttention's in_proj, InternVL's attn.qkv."""
-  return tuple(
-    rule
-    for part, name in enumerate("qkv")
-    for rule in (
-      Rule(weight, f"{ours}/{name}/kernel", "linear", part),
-      Rule(bias, f"{ours}/{name}/bias", "same", part),
-    )
-  )
-
-
-def _each(names: Mapping[str, str], theirs: str, ours: str) -> tuple[Rule, ...]:
-  return tuple(r for a, b in names.items() for r in _linear(theirs + a, f"{ours}/{b}"))
-
-
-_CLIP_ATTENTION = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "out"}
-_MLP = {"fc1": "fc1", "fc2": "fc2"}
-
-
-def clip(theirs: str, ours: str) -> tuple[Rule, ...]:
-  """CLIP's vision transformer, and LanguageBind's attention over frames."""
-  layer, block = f"{theirs}encoder.layers.{{i}}.", f"{ours}/*/"
-  return (
-    Rule(f"{theirs}embeddings.class_embedding", f"{ours}/class_embedding"),
-    Rule(f"{theirs}embeddings.patch_embedding.weight", f"{ours}/patch/kernel", "conv"),
-    Rule(f"{theirs}embeddings.position_embedding.weight", f"{ours}/positions"),
-    *_norm(f"{theirs}pre_layrnorm", f"{ours}/pre_norm"),  # their spelling
-    *_norm(f"{theirs}post_layernorm", f"{ours}/post_norm"),
-    *_each(_CLIP_ATTENTION, f"{layer}self_attn.", f"{block}attention"),
-    *_norm(f"{layer}layer_norm1", f"{block}attention_norm"),
-    *_norm(f"{layer}layer_norm2", f"{block}mlp_norm"),
-    *_each(_MLP, f"{layer}mlp.", f"{ours}/*"),
-    Rule(f"{layer}temporal_embedding", f"{block}temporal_embedding", "row"),
-    *_each(_CLIP_ATTENTION, f"{layer}temporal_attn.", f"{block}temporal_attention"),
-    *_norm(f"{layer}temporal_layer_norm1", f"{block}temporal_norm"),
-  )
-
-
-def llama(theirs: str, head: str) -> tuple[Rule, ...]:
-  """LLaMA's decoder, and Qwen2's, which has biases on q, k and v."""
-  layer = f"{theirs}layers.{{i}}."
-  attention = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "out"}
-  mlp = {f"{name}_proj": name for name in ("gate", "up", "down")}
-  return (
-    Rule(f"{theirs}embed_tokens.weight", "decoder/embedding"),
-    *_each(attention, f"{layer}self_attn.", "decoder/*/attention"),
-    *_each(mlp, f"{layer}mlp.", "decoder/*"),
-    Rule(f"{layer}input_layernorm.weight", "decoder/*/attention_norm/scale"),
-    Rule(f"{layer}post_attention_layernorm.weight", "decoder/*/mlp_norm/scale"),
-    Rule(f"{theirs}norm.weight", "decoder/norm/scale"),
-    Rule(head, "decoder/head/kernel", "linear"),
-  )
-
-
-_BUFFERS = (r".*rotary_emb\.inv_freq", r".*embeddings\.position_ids")
-
-
-_LANDMARKS = "landmark_projector"
-
-
-def _face_llava(fusion: tuple[Rule, ...]) -> Table:
-  """The released code's state dict; Video-LLaVA-7B's is the same without landmarks."""
-  regions = {r.name: r.name for r in REGIONS}
-  return Table(
-    (
-      *clip("model.image_tower.image_tower.", "image_encoder"),
-      *clip("model.video_tower.video_tower.", "video_encoder"),
-      *_each({"0": "fc1", "2": "fc2"}, "model.mm_projector.", "projector"),
-      *_each(regions, "model.landmarks_projector.region_layers.", _LANDMARKS),
-      *_linear("model.global_landmarks_projector", f"{_LANDMARKS}/global"),
-      *fusion,
-      *_norm("model.landmarks_cross_attn.cross_attn.ln", "fusion/norm"),
-      *_linear("model.landmarks_cross_attn.linear_proj", "fusion/linear"),
-      *_norm("model.landmarks_cross_attn.ln", "fusion/outer_norm"),
-      *llama("model.", "lm_head.weight"),
-    ),
-    _BUFFERS,
-  )
-
-
-_MIXER = "model.landmarks_cross_attn.cross_attn."
-
-# Family -> layouts of its names. A file has the layout that knows most of its tensors.
-FAMILIES: dict[str, dict[str, Table]] = {
-  "face_llava": {
-    "simple": _face_llava(
-      (
-        *_fused(f"{_MIXER}attn.in_proj_weight", f"{_MIXER}attn.in_proj_bias", "fusion/attention"),
-        *_linear(f"{_MIXER}attn.out_proj", "fusion/attention/out"),
-      )
-    ),
-    # The masked class has no output projection.
-    "masked": _face_llava(_each({f"{n}_proj": n for n in "qkv"}, _MIXER, "fusion/attention")),
-  },
-}
-
-
-def layout(family: str, names: Collection[str], config: ModelConfig) -> tuple[str, Table]:
-  """The layout of a family that knows most of `names`, by its name; the first of equals."""
-  known = lambda table: {p.theirs for pieces in expand(table, config).values() for p in pieces}
-  tables = FAMILIES[family]
-  return max(tables.items(), key=lambda item: len(known(item[1]) & set(names)))
+      if pieces:
+        plans[rule.ours.replace("*", name)] = Plan(pieces, True)
+  return plans
