@@ -136,7 +136,7 @@ def test_bad_override_says_what_to_do(setting, message):
     ),
     (
       lambda: dataclasses.replace(RUN, data=DataConfig(row_length=129)),
-      "data.row_length=129 exceeds model.decoder.max_length=128",
+      "data.row_length=129 exceeds model.decoder.max_length=128 times rope_factor=1",
     ),
   ],
 )
@@ -163,3 +163,13 @@ def test_missing_and_unknown_fields_of_json_are_named():
     config_io.from_dict(RunConfig, data)
   with pytest.raises(ValueError, match="no field 'sed' in RunConfig; did you mean 'seed'"):
     config_io.from_dict(RunConfig, config_io.to_dict(RUN) | {"sed": 1})
+
+
+def test_a_rope_factor_makes_room():
+  """Kills: rows bounded by max_length although the base stretches; a length rounded up."""
+  decoder = dataclasses.replace(DECODER, rope_factor=1.26)
+  model = dataclasses.replace(MODEL, decoder=decoder)
+  assert decoder.longest == 161  # of 161.28
+  run = dataclasses.replace(RUN, model=model, data=DataConfig(row_length=161))
+  with pytest.raises(ValueError, match=r"row_length=162 exceeds .*=128 times rope_factor=1\.26"):
+    dataclasses.replace(run, data=DataConfig(row_length=162))

@@ -121,18 +121,23 @@ class DecoderConfig:
   kv_heads: int
   head_width: int
   mlp: int
-  max_length: int  # positions it was made for; a longer row is refused
+  max_length: int  # positions it was made for
   rope_theta: float = 10_000.0
   eps: float = 1e-5
   qkv_bias: bool = False
   tied: bool = False  # the output head is the embedding table
-  rope_factor: float = 1.0  # dynamic NTK: rows may be so many times longer than max_length
+  rope_factor: float = 1.0  # rows may be so many times longer than max_length (dynamic NTK)
 
   def __post_init__(self):
     if self.rope_factor < 1:
       raise ValueError(f"DecoderConfig.rope_factor={self.rope_factor}: expected 1 or more")
     if self.heads % self.kv_heads:
       raise ValueError(f"DecoderConfig: heads={self.heads} is no multiple of {self.kv_heads=}")
+
+  @property
+  def longest(self) -> int:
+    """Positions that a row may have; a longer one is refused."""
+    return int(self.max_length * self.rope_factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,8 +332,9 @@ class RunConfig:
   log_every: int = 10  # steps
 
   def __post_init__(self):
-    if self.data.row_length > self.model.decoder.max_length:
+    decoder = self.model.decoder
+    if self.data.row_length > decoder.longest:
       raise ValueError(
         f"data.row_length={self.data.row_length} exceeds model.decoder.max_length="
-        f"{self.model.decoder.max_length}"
+        f"{decoder.max_length} times rope_factor={decoder.rope_factor:g}"
       )

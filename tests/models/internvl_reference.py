@@ -82,3 +82,15 @@ def shuffled_and_normed(p, features):
       corners = [(2 * i, 2 * j), (2 * i, 2 * j + 1), (2 * i + 1, 2 * j), (2 * i + 1, 2 * j + 1)]
       cells.append([value for corner in corners for value in picture[corner]])
   return _norm(p, np.array(cells), 1e-5)
+
+
+def rope_bases(positions, segments, cfg):
+  """The rotary base at each position of a row: dynamic NTK by the length of its segment."""
+  bases, d = [], cfg.head_width
+  for own in segments:
+    n = 1 + max(p for p, s in zip(positions, segments, strict=True) if s == own)
+    growth = 1.0
+    if n > cfg.max_length:
+      growth = (cfg.rope_factor * n / cfg.max_length - (cfg.rope_factor - 1)) ** (d / (d - 2))
+    bases.append(cfg.rope_theta * growth)
+  return bases

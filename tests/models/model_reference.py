@@ -129,6 +129,7 @@ def rotate(x, position, theta):
 def decoder(p, x, positions, segments, cfg):
   """One row, x [L D] -> hidden [L D]."""
   L, H = len(x), cfg.head_width
+  theta = internvl_reference.rope_bases(positions, segments, cfg)
   for i in range(cfg.layers):
     b = layer(p["blocks"], i)
     y = rms_norm(b["attention_norm"], x, cfg.eps)
@@ -141,8 +142,8 @@ def decoder(p, x, positions, segments, cfg):
       if not seen:
         continue
       head = n // (cfg.heads // cfg.kv_heads)
-      turned = rotate(q[j, n], positions[j], cfg.rope_theta)
-      logits = [turned @ rotate(k[s, head], positions[s], cfg.rope_theta) for s in seen]
+      turned = rotate(q[j, n], positions[j], theta[j])
+      logits = [turned @ rotate(k[s, head], positions[s], theta[s]) for s in seen]
       weights = softmax(np.array(logits) / math.sqrt(H))
       mixed[j, n] = sum(w * v[s, head] for w, s in zip(weights, seen, strict=True))
     x = x + linear(b["attention"]["out"], mixed.reshape(L, -1))

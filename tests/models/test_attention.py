@@ -14,6 +14,7 @@ from facejax.models.attention import (
   causal_mask,
   rope,
   rope_table,
+  stretched_theta,
 )
 from facejax.models.layers import ACTIVATIONS, Dense, LayerNorm, RMSNorm, matmul, unroll
 
@@ -97,6 +98,23 @@ def test_rope():
       a, b = x[0, i, n, j], x[0, i, n, j + 4]
       want = (a * math.cos(angle) - b * math.sin(angle), b * math.cos(angle) + a * math.sin(angle))
       np.testing.assert_allclose(got[0, i, n, j::4], want, atol=1e-5)
+
+
+def test_dynamic_ntk():
+  # Kills: the length of the row or the batch for the segment's, d / (d - 2) upside down, a base
+  # below theta, a lone token behind a cache taken for a short row. InternVL3's own numbers.
+  base = lambda n: 1e6 * (2 * n / 32768 - 1) ** (128 / 126)
+  positions = jnp.array([[65535, 0, 40000, 40001, 32767], [32768, 32769, 0, 0, 0]])
+  got = stretched_theta(positions, 128, 1e6, 32768, 2.0)
+  want = [[base(65536), 1e6, base(40002), base(40002), 1e6], [base(32770)] * 2 + [1e6] * 3]
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  np.testing.assert_array_equal(got == 1e6, np.array(want) == 1e6)
+  table = rope_table(positions, 128, got)
+  for b, i, j in ((0, 0, 1), (0, 2, 63), (1, 1, 20)):
+    angle = int(positions[b, i]) * want[b][i] ** (-j / 64)
+    # Float32 angles: 65535 radians are known to 0.004.
+    np.testing.assert_allclose(table[0, b, i, j], math.cos(angle), atol=0.02)
+    np.testing.assert_allclose(table[1, b, i, j], math.sin(angle), atol=0.02)
 
 
 def test_matmul_keeps_float32_sums_in_both_directions():

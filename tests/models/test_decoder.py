@@ -34,10 +34,18 @@ def build(cfg, randomise, **kw):
   )
 
 
-@pytest.mark.parametrize("change", [{}, {"qkv_bias": True, "tied": True, "layers": 9}])
+@pytest.mark.parametrize(
+  "change",
+  [
+    {},
+    {"qkv_bias": True, "tied": True, "layers": 9},
+    {"max_length": 3, "rope_factor": 3.5, "rope_theta": 7.0},
+  ],
+)
 def test_equals_a_loop(change, randomise):
   # Kills: gate and up swapped, GELU for SiLU, rope on v, rope after the cache, positions ignored,
-  # a missing bias, the head used although tied; the loop of nine layers and the unrolled two.
+  # a missing bias, the head used although tied; the loop of nine layers and the unrolled two; the
+  # base of a segment of 4 or 9 left alone, that of 3 stretched, or by its neighbour's length.
   cfg = dataclasses.replace(CFG, **change)
   _, p, x, run = build(cfg, randomise)
   logits = run(p, x)
@@ -96,5 +104,18 @@ def test_bfloat16_gives_float32_logits_of_the_same_model(randomise):
 
 def test_a_longer_row_is_refused(randomise):
   # Kills: the check.
-  with pytest.raises(ValueError, match=r"rows of 9 positions.*max_length=8"):
+  with pytest.raises(ValueError, match=r"rows of 9 positions.*max_length=8 times rope_factor=1;"):
     build(dataclasses.replace(CFG, max_length=8), randomise)
+  with pytest.raises(ValueError, match=r"rows of 9 positions.*max_length=5 times rope_factor=1.7;"):
+    build(dataclasses.replace(CFG, max_length=5, rope_factor=1.7), randomise)  # 8.5: 8
+
+
+def test_a_factor_changes_nothing_up_to_max_length(randomise):
+  # Kills: a base stretched at n = max_length; by the length of the row, 9, where its segments have
+  # 4 and 3. Bit for bit.
+  _, p, x, plain = build(CFG, randomise)
+  at_limit = build(dataclasses.replace(CFG, max_length=9, rope_factor=1.7), randomise)[3]
+  np.testing.assert_array_equal(at_limit(p, x), plain(p, x))
+  stretched = build(dataclasses.replace(CFG, max_length=6, rope_factor=1.7), randomise)[3]
+  np.testing.assert_array_equal(stretched(p, x)[0], plain(p, x)[0])
+  assert (stretched(p, x)[1] != plain(p, x)[1]).any()

@@ -131,13 +131,34 @@ def causal_mask(segment_ids: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
 
 @typed
 def rope_table(
-  positions: Int[Array, "B L"], head_width: int, theta: float
+  positions: Int[Array, "B L"], head_width: int, theta: float | Float[Array, "B L"]
 ) -> Float[Array, "2 B L half"]:
   """Cosine and sine of position * theta^(-2i / head_width), float32; the same for every layer."""
   half = head_width // 2
-  frequency = 1.0 / theta ** (jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions[..., None].astype(jnp.float32) * frequency[None, None]
+  exponent = (jnp.arange(half, dtype=jnp.float32) / half)[None, None]
+  frequency = 1.0 / (theta if isinstance(theta, float) else theta[..., None]) ** exponent
+  angle = positions[..., None].astype(jnp.float32) * frequency
   return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+
+
+@typed
+def stretched_theta(
+  positions: Int[Array, "B L"], head_width: int, theta: float, max_length: int, factor: float
+) -> Float[Array, "B L"]:
+  """The base for rows longer than the model was made for: dynamic NTK, as Qwen2.5 in InternVL3.
+
+  A segment of n > max_length positions takes theta * (factor * n / max_length - (factor - 1)) **
+  (head_width / (head_width - 2)), a shorter one theta. n is its last position + 1 among those given
+  here, so that a token behind a cache gets the base of its own length, and the keys in the cache
+  keep theirs (as in transformers). Segments of a row do not touch each other's base (transformers
+  takes the longest of the batch). positions count up by one in a segment.
+  """
+  L = positions.shape[1]
+  goes_on = jnp.pad(positions[:, 1:] == positions[:, :-1] + 1, ((0, 0), (0, 1)))
+  end = jax.lax.cummin(jnp.where(goes_on, L, jnp.arange(L)[None]), axis=1, reverse=True)
+  n = jnp.take_along_axis(positions, end, axis=1) + 1
+  excess = jnp.maximum(n / max_length - 1, 0)
+  return theta * (1 + factor * excess) ** (head_width / (head_width - 2))
 
 
 @typed

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from facejax.config import DecoderConfig
-from facejax.models.attention import attend, rope, rope_table
+from facejax.models.attention import attend, rope, rope_table, stretched_theta
 from facejax.models.layers import DENSE, INIT, Dense, RMSNorm, matmul, unroll
 from facejax.sharding import AxisRules, constrain
 from facejax.types import Cache, typed
@@ -129,16 +129,19 @@ class Decoder(nn.Module):
     """Normed hidden states. mask[b, i, j]: row b's query i sees j, a position or a cache slot.
 
     With a cache, keys and values are written to L slots from cache.filled on; which of them are
-    valid is the caller's to say. Raises ValueError on a row longer than config.max_length.
+    valid is the caller's to say. Raises ValueError on a row longer than config.longest.
     """
     cfg = self.config
-    if mask.shape[2] > cfg.max_length:
+    if mask.shape[2] > cfg.longest:
       raise ValueError(
         f"Decoder: rows of {mask.shape[2]} positions, but it was made for max_length="
-        f"{cfg.max_length}; shorten the rows"
+        f"{cfg.max_length} times rope_factor={cfg.rope_factor:g}; shorten the rows"
       )
     x = constrain(x.astype(self.dtype), self.rules, "batch", "length", None)
-    table = rope_table(positions, cfg.head_width, cfg.rope_theta)
+    theta: float | jax.Array = cfg.rope_theta
+    if mask.shape[2] > cfg.max_length:
+      theta = stretched_theta(positions, cfg.head_width, theta, cfg.max_length, cfg.rope_factor)
+    table = rope_table(positions, cfg.head_width, theta)
     layers = None if cache is None else (cache.keys, cache.values)
     slot = 0 if cache is None else cache.filled
     x, layers = self.blocks(x, layers, table, mask, slot)
