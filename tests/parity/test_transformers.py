@@ -1,4 +1,4 @@
-"""Models read from transformers' files give transformers' numbers (experiments/parity made them)."""
+"""Models read from the files of transformers give its numbers (experiments/parity made them)."""
 
 import importlib.util
 import json
