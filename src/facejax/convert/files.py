@@ -59,7 +59,7 @@ def open_weights(source: str | Path) -> dict[str, Stored]:
   """
   path = Path(source)
   if path.is_dir():
-    path = _weights_in(path)
+    path = weights_in(path) or _no_weights(path)
   if not path.is_file():
     raise FileNotFoundError(f"weights {path} do not exist - expected a folder or a file of them")
   if path.name.endswith(".index.json"):
@@ -67,14 +67,17 @@ def open_weights(source: str | Path) -> dict[str, Stored]:
   return _open(path)
 
 
-def _weights_in(folder: Path) -> Path:
+def weights_in(folder: Path) -> Path | None:
+  """The file or index that a folder's weights are read from, or None."""
   for name in _NAMES:
     if (folder / name).is_file():
       return folder / name
-  single = sorted(folder.glob("*.safetensors"))
-  if len(single) == 1:
-    return single[0]
-  found = ", ".join(p.name for p in single) or "none of these"
+  single = list(folder.glob("*.safetensors"))
+  return single[0] if len(single) == 1 else None
+
+
+def _no_weights(folder: Path) -> Path:
+  found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
   raise FileNotFoundError(
     f"{folder} has no weights: expected one of {', '.join(_NAMES[:4])}, or a single *.safetensors "
     f"file; found {found}"

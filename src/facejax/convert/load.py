@@ -20,10 +20,14 @@ import jax
 
 from facejax.config import DecoderConfig, ModelConfig, RunConfig, VitConfig
 from facejax.convert import families, files, lora, released
+from facejax.convert.folder import is_imported, own_table, read_config
 from facejax.convert.mapped import Stored
 from facejax.convert.match import Matched, Source, match
 from facejax.convert.released import AnyConfig
 from facejax.models import face_mllm
+from facejax.weights import Loaded
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Imported(NamedTuple):
@@ -92,28 +96,63 @@ def load(
   return Imported(opened.config, tree, opened.family, tuple(sorted(params)), missing, unused)
 
 
+def load_into(source: str | Path, abstract: Any, new: Sequence[str] = ()) -> Loaded:
+  """Reads a checkpoint into the types and the layout of a state's parameters.
+
+  Args:
+    source: a folder in a released layout, or an imported one.
+    abstract: tree of ShapeDtypeStruct with shardings; tables of positions may have another number
+      of rows than the file's.
+    new: see load().
+
+  Raises as load().
+  """
+  targets = flax.traverse_util.flatten_dict(abstract, sep="/")
+  shapes = {path: tuple(x.shape) for path, x in targets.items()}
+  parameters, missing, unused = open_checkpoint(source, targets=shapes, new=new).matched
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  params = {
+    path: p.place(targets[path].sharding or device, targets[path].dtype)
+    for path, p in parameters.items()
+  }
+  return Loaded(params, tuple(sorted(params)), missing, unused)
+
+
 def open_checkpoint(
   source: str | Path,
   *,
   model: ModelConfig | None = None,
+  targets: Shapes | None = None,
   new: Sequence[str] = (),
   adapter: str | Path | None = None,
   towers: Mapping[str, str | Path] | None = None,
 ) -> Opened:
-  """Everything load() does before it reads numbers; arguments and errors are load()'s."""
+  """Everything load() does before it reads numbers; arguments and errors are load()'s.
+
+  targets: shapes by path of the parameters to find, if they are not just the model's.
+  """
   source = Path(source)
   tensors = files.open_weights(source)
   folder = source if source.is_dir() else source.parent
-  towers = _towers(folder) if towers is None else {k: Path(v) for k, v in towers.items()}
-  family, config = released.read(folder, tensors, towers)
-  tensors = _with_towers(tensors, family, towers)
-  if model and isinstance(config, RunConfig):
-    config = dataclasses.replace(config, model=model)
-  whole, targets = _targets(config, family)
-  layout, table = families.layout(family, tensors, whole)
-  if whole.decoder.tied:
-    table = table._replace(drop=(*table.drop, r".*lm_head\.weight"))
-  matched = match(Source(str(source), tensors, table), whole, targets, new, model is not None)
+  if is_imported(folder):
+    if adapter:
+      raise ValueError(f"{folder} is imported already: give the adapter {adapter} to the import")
+    family, run = read_config(folder)
+    config: AnyConfig = dataclasses.replace(run, model=model or run.model)
+    whole, shapes = _shapes(config, family)
+    layout, table = "facejax", own_table({*shapes, *tensors})
+  else:
+    towers = _towers(folder) if towers is None else {k: Path(v) for k, v in towers.items()}
+    family, config = released.read(folder, tensors, towers)
+    tensors = _with_towers(tensors, family, towers)
+    if model and isinstance(config, RunConfig):
+      config = dataclasses.replace(config, model=model)
+    whole, shapes = _shapes(config, family)
+    layout, table = families.layout(family, tensors, whole)
+    if whole.decoder.tied:
+      table = table._replace(drop=(*table.drop, r".*lm_head\.weight"))
+  resample = model is not None or targets is not None
+  matched = match(Source(str(source), tensors, table), whole, targets or shapes, new, resample)
   if adapter:
     matched = matched._replace(parameters=lora.attach(matched.parameters, adapter, family, whole))
   return Opened(config, family, layout, matched)
@@ -142,10 +181,10 @@ def _with_towers(
   return tensors
 
 
-def _targets(config: AnyConfig, family: str) -> tuple[ModelConfig, dict[str, tuple[int, ...]]]:
+def _shapes(config: AnyConfig, family: str) -> tuple[ModelConfig, dict[str, tuple[int, ...]]]:
   """The model and its parameters' shapes by path; a lone part stands in a model of nothing else."""
   vit = VitConfig(image_size=1, patch=1, width=1, layers=1, heads=1, mlp=1, select_layer=-1)
-  text = DecoderConfig(1, 2, layers=1, heads=1, kv_heads=1, head_width=2, mlp=1, max_length=1 << 20)
+  text = DecoderConfig(8, 2, layers=1, heads=1, kv_heads=1, head_width=2, mlp=1, max_length=1 << 20)
   if isinstance(config, RunConfig):
     whole, part = config.model, ""
   elif isinstance(config, DecoderConfig):

@@ -35,29 +35,42 @@ def read(folder: Path, names: Collection[str], towers: Mapping[str, Path]) -> tu
   Raises ValueError for an unknown model_type, a missing key, or what is not implemented.
   """
   fields = Fields.read(folder / "config.json")
+  family = family_of(fields)
+  if family in ("face_llava", "llava"):
+    return family, (face_llava if family == "face_llava" else llava)(fields, names, towers)
+  if family in ("image_encoder", "video_encoder"):
+    vision = fields.sub("vision_config") if "vision_config" in fields.data else fields
+    vision = vision._replace(defaults=configs.CLIP)
+    tokens = "all" if family == "video_encoder" else "patches"
+    return family, configs.clip_vit(vision, select_layer=-2, tokens=tokens)
+  if family == "decoder":
+    return family, configs.decoder(fields, _tied(names, fields))
+  whole = {"llava_hf": llava_hf, "internvl_hf": internvl_hf, "internvl": internvl}
+  return family, whole[family](fields, names)
+
+
+def family_of(fields: Fields) -> str:
+  """The family of a config.json. Raises ValueError for an unknown model_type."""
   kind = fields.get("model_type", str)
   if kind in ("llava", "llava_llama"):
     if "vision_config" in fields.data:
-      return "llava_hf", llava_hf(fields, names)
-    if "mm_vision_tower" in fields.data:
-      return "llava", llava(fields, names, towers)
-    return "face_llava", face_llava(fields, names, towers)
-  if kind == "internvl":
-    return "internvl_hf", internvl_hf(fields, names)
-  if kind == "internvl_chat":
-    return "internvl", internvl(fields, names)
-  if kind in ("llama", "qwen2"):
-    return "decoder", configs.decoder(fields, _tied(names, fields))
+      return "llava_hf"
+    return "llava" if "mm_vision_tower" in fields.data else "face_llava"
   if kind in ("clip", "clip_vision_model", "LanguageBindImage", "LanguageBindVideo"):
-    vision = fields.sub("vision_config") if "vision_config" in fields.data else fields
-    vision = vision._replace(defaults=configs.CLIP)
-    video = bool(vision.data.get("add_time_attn"))
-    vit = configs.clip_vit(vision, select_layer=-2, tokens="all" if video else "patches")
-    return ("video_encoder" if video else "image_encoder"), vit
-  raise ValueError(
-    f"{fields.file}: model_type is {kind!r}, supported: llava, internvl, internvl_chat, clip, "
-    "clip_vision_model, LanguageBindImage, LanguageBindVideo, llama, qwen2"
-  )
+    vision = fields.data.get("vision_config", fields.data)
+    return "video_encoder" if vision.get("add_time_attn") else "image_encoder"
+  families = {
+    "internvl": "internvl_hf",
+    "internvl_chat": "internvl",
+    "llama": "decoder",
+    "qwen2": "decoder",
+  }
+  if kind not in families:
+    raise ValueError(
+      f"{fields.file}: model_type is {kind!r}, supported: llava, {', '.join(families)}, clip, "
+      "clip_vision_model, LanguageBindImage, LanguageBindVideo"
+    )
+  return families[kind]
 
 
 def face_llava(fields: Fields, names: Collection[str], towers: Mapping[str, Path]) -> RunConfig:
