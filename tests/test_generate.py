@@ -17,7 +17,7 @@ from facejax.config import (
   StageConfig,
 )
 from facejax.data.pipeline import load_tokenizer, row_format
-from facejax.data.rows import collate, encode
+from facejax.data.rows import Outline, collate, encode
 from facejax.generate import Answerer, Sampling, generate, restrict, sample
 from facejax.models import face_mllm, presets
 from facejax.sharding import make_mesh
@@ -255,7 +255,9 @@ def test_prompt_too_long_is_refused(config, params):
   """Kills: cutting the prompt, overwriting cache slots; the message names sample and numbers."""
   samples = make_samples(config, ("Is it?", "<image>\n" + "why " * 150))
   form = dataclasses.replace(row_format(config.model, config.data), length=10_000)
-  length = len(form.text("s1", samples[1].conversation, [("image", True)], prompt=True))
+  length = len(
+    form.text("s1", samples[1].conversation, [Outline("image", mapped=True)], prompt=True)
+  )
   with pytest.raises(
     ValueError,
     match=f"'s1': the prompt takes {length} tokens .* up to 16, the model was made for 192",
@@ -268,7 +270,7 @@ def test_longest_possible_prompt_is_answered(params):
   config = run_config()
   form = dataclasses.replace(row_format(config.model, config.data), length=10_000)
   sample_ = make_samples(config)[0]
-  length = len(form.text("s0", sample_.conversation, [("image", False)], prompt=True))
+  length = len(form.text("s0", sample_.conversation, [Outline("image")], prompt=True))
   fits = run_config(max_length=length + 3)
   assert len(Answerer(fits, params).answer([sample_], Sampling(new_tokens=4))) == 1
   with pytest.raises(ValueError, match=f"takes {length} tokens and the answer up to 5"):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import pickle
+import re
 
 import pytest
 
@@ -67,6 +68,32 @@ def test_special_ids(tokenizer):
   assert ids == (0, 0, 1, 2)
   assert tokenizer.vocab_size == 320
   assert tokenizer.eos == "</s>"
+
+
+def test_special_tokens_have_names(tokenizer):
+  """Kills: a plain piece or <unk> taken for a special token."""
+  assert [tokenizer.special_id(name) for name in ("<s>", "</s>")] == [1, 2]
+  for name in ("<unk>", "the", "<|im_end|>"):
+    with pytest.raises(ValueError, match=rf"has no special token {re.escape(repr(name))} - use"):
+      tokenizer.special_id(name)
+
+
+def test_the_legacy_flag_is_read_beside_the_model(tmp_path, tokenizer):
+  """Kills: the flag ignored or assumed, left out of the fingerprint or lost in a worker."""
+  (tmp_path / "tokenizer.model").write_bytes(tokenizer.model)
+  settings = tmp_path / "tokenizer_config.json"
+  for text, legacy in (('{"legacy": true}', True), ('{"legacy": false}', False), ("{}", False)):
+    settings.write_text(text)
+    read = Tokenizer.load(tmp_path)
+    assert (read.legacy, pickle.loads(pickle.dumps(read)).legacy) == (legacy, legacy)
+    assert (read.fingerprint == tokenizer.fingerprint) == (not legacy)
+    assert (read.encode("USER", dummy_prefix=False) == read.encode("USER")) == legacy
+  settings.write_text("[1")
+  with pytest.raises(ValueError, match=r"tokenizer_config.json is not JSON \(Expecting"):
+    Tokenizer.load(tmp_path)
+  settings.write_text("[1]")
+  with pytest.raises(ValueError, match=r"tokenizer_config.json holds a list - expected a JSON obj"):
+    Tokenizer.load(tmp_path)
 
 
 def test_special_tokens_in_a_text_are_text(tokenizer):

@@ -34,7 +34,7 @@ def corpus() -> list[str]:
       lines.append(f"USER: {asked} ASSISTANT: {questions.answer(task, labels, rng)}")
   # Weighted so that the words of users, not only those of the renderer, get pieces of their own.
   lines += (HERE / "sentences.txt").read_text().splitlines() * 20
-  lines += [template.system for template in chat.TEMPLATES.values()] * 200
+  lines += [template.system.rstrip() for template in (chat.VICUNA, chat.RELEASED)] * 200
   return lines
 
 

@@ -28,7 +28,7 @@ from facejax.data.pipeline import row_format
 from facejax.data.rows import RowFormat, collate, empty, encode
 from facejax.models.face_mllm import FaceMLLM
 from facejax.sharding import batch_sharding, constrain, param_shardings
-from facejax.types import Batch, Cache, Kind, Sample
+from facejax.types import Batch, Cache, Sample
 from facejax.visual_table import VisualTable
 
 # Prompts are padded to a multiple of this, so that questions of similar length share a program.
@@ -45,7 +45,8 @@ class Sampling:
     top_k: draws from the k likeliest tokens only; 0 is all.
     top_p: draws from the fewest tokens whose probability reaches this, after top_k; 1 is all.
     new_tokens: an answer is cut after so many.
-    stop_ids: tokens that end an answer, besides the tokenizer's end of text.
+    stop_ids: tokens that end an answer, besides the tokenizer's end of text and the template's
+      end of an answer.
   """
 
   temperature: float = 0.0
@@ -198,7 +199,7 @@ class Answerer:
       params: of config.model.
       mesh: rows and parameters are spread over it; None computes where the parameters are.
 
-    Raises ValueError if the tokenizer is not the model's.
+    Raises ValueError if the tokenizer is not the model's, or lacks the template's tokens.
     """
     self._form = row_format(config.model, config.data)
     self._model = FaceMLLM(config.model)
@@ -236,7 +237,8 @@ class Answerer:
     if not samples:
       return []
     form = self._form_of(samples, sampling)
-    stop_ids = tuple(sorted({form.tokenizer.eos_id, *sampling.stop_ids}))
+    stop = form.tokenizer.special_id(form.template.stop)
+    stop_ids = tuple(sorted({form.tokenizer.eos_id, stop, *sampling.stop_ids}))
     sampling = dataclasses.replace(sampling, stop_ids=stop_ids)
     rows = math.ceil(min(self._rows, len(samples)) / self._multiple) * self._multiple
     answers: list[Answer] = []
@@ -253,16 +255,14 @@ class Answerer:
   def _form_of(self, samples: Sequence[Sample], sampling: Sampling) -> RowFormat:
     """The layout that holds the longest prompt, with the media slots that are needed."""
     config = self._model.config
-    count = lambda kind: max(sum(m.kind == kind for m in s.media) for s in samples)
+    outlines = [[self._form.outline(medium) for medium in sample.media] for sample in samples]
+    count = lambda kind: max(sum(m.pictures for m in o if m.kind == kind) for o in outlines)
     table = VisualTable(config, count("image"), count("video"))
     # Only the model bounds a prompt; the row length of training does not.
     form = dataclasses.replace(self._form, table=table, length=2**31 - 1)
     room = config.decoder.max_length - sampling.new_tokens + 1
     longest = 0
-    for sample in samples:
-      outline: list[tuple[Kind, bool]] = [
-        (m.kind, m.segmentation is not None) for m in sample.media
-      ]
+    for sample, outline in zip(samples, outlines, strict=True):
       length = len(form.text(sample.id, sample.conversation, outline, prompt=True))
       if length > room:
         raise ValueError(

@@ -20,9 +20,12 @@ WORDS = {"look": 9, "at": 4, "it": 7, "smiles": 8}
 class Words:
   """Knows four words; the rest of a template has no tokens."""
 
-  pad_id, bos_id, eos_id, eos = 0, 1, 2, "</s>"
+  pad_id = 0
 
-  def encode(self, text, *, bos=False, dummy_prefix=True):
+  def special_id(self, name):
+    return {"<s>": 1, "</s>": 2, "<|im_start|>": 3, "<|im_end|>": 5, "<img>": 6, "</img>": 10}[name]
+
+  def encode(self, text, *, dummy_prefix=True):
     return [WORDS[word] for word in text.split() if word in WORDS]
 
 

@@ -8,10 +8,11 @@ a prefix again and counting (which is how a whole sample silently loses its loss
     supervised  . .       . .    .   .     .          x  x    x   .  .   .  .           x  x    x
     visual     -1 -1 ..   0 1 .. 255 -1    -1        -1      -1  -1 ..                 -1      -1
 
-Each stretch of text between placeholders is tokenised on its own and so gets the SentencePiece
-dummy prefix (official Face-LLaVA code): the line break after an image reads 29871, 13 in LLaMA ids.
-Cutting a stretch before the answer's leading space changes no id, because no piece of a
-LLaMA-style vocabulary holds a space after another character.
+Each stretch of text between special tokens, media and answers is tokenised on its own. With
+SentencePiece it so gets the dummy prefix (official Face-LLaVA code): the line break after an image
+reads 29871, 13 in LLaMA ids. Cutting before the answer's leading space changes no id, because no
+piece of a LLaMA-style vocabulary holds a space after another character. InternVL's stretches are
+those of its own tokenizer, with the cut before an answer that LLaMA-Factory makes in training.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
-from facejax.data.tokenizer import Tokenizer
+from facejax.data.tokenizer import TextTokenizer
 from facejax.types import Turn
 
 _PLACEHOLDER = re.compile("(<image>|<video>)")
@@ -31,33 +32,91 @@ _PLACEHOLDER = re.compile("(<image>|<video>)")
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-  """How a conversation is written out; the vicuna-v1 shape with its words as data.
+  """How a conversation is written out, as data.
+
+  In these texts, and only here, the names in `specials` stand for tokens of the vocabulary: the
+  same words in a question or an answer stay plain text, so a user cannot forge a turn.
 
   Attributes:
     name: how configurations refer to it.
-    system: the sentence in front of the first turn.
-    user: role name of a question.
-    assistant: role name of an answer.
-    frame_separator: text between two frames of a video.
+    system: in front of the first question.
+    question: around a question, which "{}" stands for; ends where the answer starts.
+    stop: the special token that ends an answer, supervised.
+    behind: text behind it, supervised too.
+    start: the special token that opens a sequence; "" for none.
+    image: around the visual tokens of a picture, which "{}" stands for.
+    frame: around those of each frame of a clip; "{n}" is its number, from 1.
+    frame_separator: text between two frames.
+    specials: every special token that the other texts use.
   """
 
   name: str
   system: str
-  user: str = "USER"
-  assistant: str = "ASSISTANT"
+  question: str
+  stop: str
+  specials: tuple[str, ...]
+  behind: str = ""
+  start: str = ""
+  image: str = "{}"
+  frame: str = "{}"
   frame_separator: str = ""
+
+  def asked(self, question: str) -> str:
+    """The prompt of a first question as text, for records."""
+    return self.system + self.question.replace("{}", question, 1)
+
+  def check(self, tokenizer: TextTokenizer) -> None:
+    """Raises ValueError unless the vocabulary has the template's special tokens."""
+    for special in self.specials:
+      try:
+        tokenizer.special_id(special)
+      except ValueError as error:
+        raise ValueError(f"data.template={self.name!r} does not fit: {error}") from error
 
 
 _SYSTEM = (
   "A chat between a curious {0} and an artificial intelligence assistant. "
-  "The assistant gives helpful, detailed, and polite answers to the {0}'s questions."
+  "The assistant gives helpful, detailed, and polite answers to the {0}'s questions. "
 )
 # Official training scripts: --version v1.
-VICUNA = Template("vicuna_v1", _SYSTEM.format("user"))
+VICUNA = Template(
+  "vicuna_v1",
+  system=_SYSTEM.format("user"),
+  question="USER: {} ASSISTANT:",
+  stop="</s>",
+  specials=("<s>", "</s>"),
+  start="<s>",
+)
 # The released inference script says "human" where training said "user", and puts a space between
 # frames, seven tokens training never saw. Kept to reproduce its output; ask with VICUNA otherwise.
-RELEASED = Template("face_llava_released", _SYSTEM.format("human"), frame_separator=" ")
-TEMPLATES = {template.name: template for template in (VICUNA, RELEASED)}
+RELEASED = dataclasses.replace(
+  VICUNA, name="face_llava_released", system=_SYSTEM.format("human"), frame_separator=" "
+)
+# The chat template of the transformers-native InternVL3 checkpoints, and their processor's
+# expansion of pictures and frames: no system turn.
+INTERNVL = Template(
+  "internvl",
+  system="",
+  question="<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+  stop="<|im_end|>",
+  specials=("<|im_start|>", "<|im_end|>", "<img>", "</img>"),
+  behind="\n",
+  image="<img>{}</img>",
+  frame="Frame{n}: <img>{}</img>",
+  frame_separator="\n",
+)
+# What InternVL (conversation.py, "internvl2_5") and LLaMA-Factory ("intern_vl", FaceLLM's) train
+# with: "You are Shusheng Wanxiang, in English InternVL, a multimodal large language model developed
+# jointly by Shanghai AI Laboratory, Tsinghua University and several partner institutions."
+INTERNVL_SYSTEM = dataclasses.replace(
+  INTERNVL,
+  name="internvl_system",
+  system=(
+    "<|im_start|>system\n你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位"
+    "联合开发的多模态大语言模型。<|im_end|>\n"
+  ),
+)
+TEMPLATES = {template.name: template for template in (VICUNA, RELEASED, INTERNVL, INTERNVL_SYSTEM)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +125,8 @@ class Encoded:
 
   Attributes:
     tokens: ids; `pad_id` where a visual token stands.
-    supervised: True on answer tokens and the `</s>` that ends each answer.
+    supervised: True on answer tokens and on what ends each answer: `</s>`, or `<|im_end|>` and a
+      line break.
     visual: running number of the visual token at this position over all media of the sample, -1
       for text.
   """
@@ -81,7 +141,7 @@ class Encoded:
 
 def encode(
   conversation: Sequence[Turn],
-  tokenizer: Tokenizer,
+  tokenizer: TextTokenizer,
   template: Template,
   visual_lengths: Sequence[int] = (),
   *,
@@ -95,8 +155,9 @@ def encode(
     tokenizer: gives the ids.
     template: how it is written out; `VICUNA` for training.
     visual_lengths: visual tokens of each medium, in the order of the placeholders: the n-th
-      `<image>` or `<video>` takes the n-th medium. A video counts frames x tokens per frame.
-    frames: frames of a video; only matters when the template separates frames.
+      `<image>` or `<video>` takes the n-th medium. A video counts frames x tokens per frame, a
+      picture in tiles the tokens of all of them.
+    frames: frames of a video; only matters when the template tells frames apart.
     sample: id for error messages.
 
   Returns:
@@ -115,7 +176,7 @@ def encode(
         f"sample {sample!r}, turn {turn}: the question has no answer - every human turn is "
         "followed by a gpt turn - add the answer or remove the turn"
       )
-    _check_answer(answer, turn + 1, tokenizer, sample)
+    _check_answer(answer, turn + 1, template, sample)
     row.ask(question, turn)
     row.answer(answer)
   return row.finish()
@@ -123,7 +184,7 @@ def encode(
 
 def prompt(
   question: str,
-  tokenizer: Tokenizer,
+  tokenizer: TextTokenizer,
   template: Template,
   visual_lengths: Sequence[int] = (),
   *,
@@ -133,16 +194,16 @@ def prompt(
 ) -> Encoded:
   """Tokenises an unanswered question for generation, after the answered turns of `history`.
 
-  Ends with "ASSISTANT:" and no space, so the first generated token carries the space itself, as
-  in training. Nothing is supervised. `visual_lengths`, `frames` and `sample` as in `encode`; the
-  media are counted over history and question together.
+  Vicuna's ends with "ASSISTANT:" and no space, so the first generated token carries the space
+  itself, as in training. Nothing is supervised. `visual_lengths`, `frames` and `sample` as in
+  `encode`; the media are counted over history and question together.
   """
   turns = [*history, Turn("human", question)]
   row = _Row(tokenizer, template, list(visual_lengths), frames, sample)
   for turn, asked, answer in _rounds(turns, sample):
     row.ask(asked, turn)
     if answer is not None:
-      _check_answer(answer, turn + 1, tokenizer, sample)
+      _check_answer(answer, turn + 1, template, sample)
       row.answer(answer)
   encoded = row.finish()
   return dataclasses.replace(encoded, supervised=np.zeros_like(encoded.supervised))
@@ -175,16 +236,16 @@ def _rounds(conversation: Sequence[Turn], sample: object) -> list[tuple[int, str
   return [(start + 2 * k, turn.text, answers[k]) for k, turn in enumerate(turns[::2])]
 
 
-def _check_answer(answer: str, turn: int, tokenizer: Tokenizer, sample: object) -> None:
+def _check_answer(answer: str, turn: int, template: Template, sample: object) -> None:
   where = f"sample {sample!r}, turn {turn}"
   if not answer.strip():
     raise ValueError(
       f"{where}: the answer is empty ({answer!r}) - it would teach the model to stop at once - "
       "write an answer or remove the sample"
     )
-  if tokenizer.eos in answer:
+  if template.stop in answer:
     raise ValueError(
-      f"{where}: the answer contains {tokenizer.eos!r} ({answer!r}) - that text ends an answer and "
+      f"{where}: the answer contains {template.stop!r} ({answer!r}) - that text ends an answer and "
       "is added here - remove it from the record"
     )
   found = _PLACEHOLDER.search(answer)
@@ -198,33 +259,41 @@ class _Row:
   """Collects the pieces of one conversation."""
 
   def __init__(self, tokenizer, template, visual_lengths, frames, sample):
-    self.tokenizer: Tokenizer = tokenizer
+    self.tokenizer: TextTokenizer = tokenizer
     self.template: Template = template
     self.visual_lengths: list[int] = visual_lengths
     self.frames: int = frames
     self.sample = sample
     self.media = 0  # Media consumed so far.
     self.seen = 0  # Visual tokens written so far.
-    self.tokens: list[int] = [tokenizer.bos_id]
-    self.supervised: list[bool] = [False]
-    self.visual: list[int] = [-1]
+    self.tokens: list[int] = []
+    self.supervised: list[bool] = []
+    self.visual: list[int] = []
+    self._text = ""  # Not yet tokenised.
+    # Right after </s> the dummy prefix is taken away again: "USER:", not " USER:".
+    self._dummy_prefix = True
+    self._fixed(template.start + template.system)
 
   def ask(self, question: str, turn: int) -> None:
-    """Adds "USER: question ASSISTANT:", with the system sentence in front of the first one."""
-    first = len(self.tokens) == 1
-    text = f"{self.template.user}: {question} {self.template.assistant}:"
-    if first:
-      text = f"{self.template.system} {text}"
-    for n, piece in enumerate(_PLACEHOLDER.split(text)):
+    """Adds a question, up to where its answer starts."""
+    before, behind = self.template.question.split("{}")
+    self._fixed(before)
+    for piece in _PLACEHOLDER.split(question):
       if _PLACEHOLDER.fullmatch(piece):
         self._medium(piece, turn)
       else:
-        # Right after </s> the dummy prefix is taken away again: "USER:", not " USER:".
-        self._write(self.tokenizer.encode(piece, dummy_prefix=first or n > 0), False)
+        self._text += piece
+    self._fixed(behind)
+    self._flush()
 
   def answer(self, text: str) -> None:
-    """Adds the answer, whose leading space is the dummy prefix, and `</s>`; both supervised."""
-    self._write([*self.tokenizer.encode(text), self.tokenizer.eos_id], True)
+    """Adds the answer (its leading space is the dummy prefix) and what ends it, all supervised."""
+    self._text = text
+    self._flush(True)
+    self._fixed(self.template.stop, True)
+    self._dummy_prefix = False
+    self._fixed(self.template.behind, True)
+    self._flush(True)
 
   def finish(self) -> Encoded:
     """The arrays, once every medium has found its placeholder."""
@@ -248,7 +317,9 @@ class _Row:
       )
     length = self.visual_lengths[self.media]
     self.media += 1
-    split = placeholder == "<video>" and self.template.frame_separator
+    around = self.template.image if placeholder == "<image>" else self.template.frame
+    separator = self.template.frame_separator
+    split = placeholder == "<video>" and (separator or around != "{}")
     parts = self.frames if split else 1
     if length < 1 or length % parts:
       raise ValueError(
@@ -256,15 +327,33 @@ class _Row:
         f"a positive multiple of {parts} frames - check the model's visual token count"
       )
     for part in range(parts):
-      if part:
-        self._write(self.tokenizer.encode(self.template.frame_separator), False)
+      before, behind = around.replace("{n}", str(part + 1)).split("{}")
+      self._fixed((separator if part else "") + before)
       self._see(length // parts)
+      self._fixed(behind)
+
+  def _fixed(self, text: str, supervised: bool = False) -> None:
+    """Adds a text of the template, in which special tokens are tokens."""
+    for piece in re.split(f"({'|'.join(map(re.escape, self.template.specials))})", text):
+      if piece in self.template.specials:
+        self._flush(supervised)
+        self._write([self.tokenizer.special_id(piece)], supervised)
+      else:
+        self._text += piece
 
   def _see(self, count: int) -> None:
+    self._flush()
     self.tokens += [self.tokenizer.pad_id] * count
     self.supervised += [False] * count
     self.visual += range(self.seen, self.seen + count)
     self.seen += count
+    self._dummy_prefix = True
+
+  def _flush(self, supervised: bool = False) -> None:
+    if self._text:
+      ids = self.tokenizer.encode(self._text, dummy_prefix=self._dummy_prefix)
+      self._write(ids, supervised)
+      self._text, self._dummy_prefix = "", True
 
   def _write(self, ids: list[int], supervised: bool) -> None:
     self.tokens += ids

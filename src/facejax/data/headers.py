@@ -1,6 +1,8 @@
 """What can be known about a media file without decoding it: cheap enough for every sample."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 
@@ -9,12 +11,29 @@ from facejax.data.media import IMAGES, MediaError, MediaLimits, check_file, chec
 _LIMITS = MediaLimits()
 
 
+_ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
+
+
 def check_image(path: str | os.PathLike) -> None:
   """Raises MediaError unless the file has the header of a picture within the limits."""
+  _look(path, lambda image: None)
+
+
+def upright_size(path: str | os.PathLike) -> tuple[int, int]:
+  """(height, width) of a picture as it is decoded; of a PNG this reads all of the file.
+
+  Raises MediaError as check_image does.
+  """
+  turned = lambda image: image.getexif().get(_ORIENTATION, 1) >= 5
+  return _look(path, lambda image: image.size if turned(image) else image.size[::-1])
+
+
+def _look(path: str | os.PathLike, of: Callable[[Image.Image], Any]) -> Any:
   check_file(path, _LIMITS)
   try:
     with Image.open(path, formats=IMAGES) as image:
       check_pixels(str(path), *image.size, _LIMITS)
+      return of(image)
   except MediaError:
     raise
   # As in media.decode_image: Pillow raises many types on damaged files.

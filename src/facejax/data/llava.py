@@ -26,7 +26,7 @@ from tqdm import tqdm
 from facejax.config import LlavaConfig
 from facejax.data import headers, media
 from facejax.data.media import MediaError
-from facejax.data.rows import RowFormat, placeholders
+from facejax.data.rows import Outline, RowFormat, placeholders
 from facejax.types import LANDMARKS, Kind, Medium, Refusal, Sample, Turn
 
 _PROGRESS = 10_000  # samples from which reading takes long enough to show it
@@ -158,13 +158,23 @@ class LlavaSource:
     name = f"{index.name}:{place}{given}"
     try:
       record = _parse(raw, name, index.folders, self._form.reads)
-      outline = [(file.kind, file.segmentation is not None) for file in record.files]
+      outline = [self._outline(file, name) for file in record.files]
       self._form.text(name, record.conversation, outline)
       for file in record.files:
         _check_files(file, name)
     except ValueError as error:
       return Refusal(name, str(error))
     return record
+
+  def _outline(self, file: _File, name: str) -> Outline:
+    """What is known of a medium without decoding it. Raises MediaError."""
+    pictures = 1
+    if file.kind == "image" and self._form.tiles[1] > 1:
+      try:
+        pictures = self._form.pictures("image", *headers.upright_size(file.path))
+      except MediaError as error:
+        raise MediaError(f"sample {name!r}: {error}") from error
+    return Outline(file.kind, file.segmentation is not None, pictures)
 
   def _judge(self, max_refused: float) -> None:
     total = len(self) + len(self.refusals)

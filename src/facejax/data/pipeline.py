@@ -9,6 +9,7 @@ position: a resumed run starts at its step, and no iterator state is saved.
 """
 
 import contextlib
+import pathlib
 from collections.abc import Iterator
 
 import grain
@@ -16,11 +17,13 @@ import jax
 from absl import flags
 
 from facejax.config import MODALITIES, DataConfig, ModelConfig
+from facejax.data import chat
+from facejax.data.bpe import BpeTokenizer
 from facejax.data.llava import LlavaSource
 from facejax.data.media import MediaError
 from facejax.data.rows import Row, RowFormat, collate, empty, encode
 from facejax.data.sources import Source, SyntheticSource
-from facejax.data.tokenizer import Tokenizer
+from facejax.data.tokenizer import TextTokenizer, Tokenizer
 from facejax.types import Batch, Kind, Refusal
 from facejax.visual_table import VisualTable
 
@@ -28,9 +31,19 @@ _THREADS = 8  # decoding at a time, in each process
 _AHEAD = 2  # batches that are decoded before they are asked for
 
 
-def load_tokenizer(name: str) -> Tokenizer:
-  """The packaged tokenizer for "demo", else the sentencepiece file of that path."""
-  return Tokenizer.demo() if name == "demo" else Tokenizer.load(name)
+def load_tokenizer(name: str) -> TextTokenizer:
+  """The packaged tokenizer for "demo", else the one of that file or folder.
+
+  A folder with a tokenizer.model is a SentencePiece one, as LLaMA's are; else one with a
+  tokenizer.json or a vocab.json is a byte-level one, as Qwen2's are.
+  """
+  if name == "demo":
+    return Tokenizer.demo()
+  path = pathlib.Path(name)
+  has = lambda *files: any((path / file).is_file() for file in files)
+  if path.suffix == ".json" or (has("tokenizer.json", "vocab.json") and not has("tokenizer.model")):
+    return BpeTokenizer.load(path)
+  return Tokenizer.load(path)
 
 
 def row_format(
@@ -38,16 +51,21 @@ def row_format(
 ) -> RowFormat:
   """How rows are laid out for a model; modalities are narrowed to those that `data` reads.
 
-  Raises ValueError if the tokenizer is not the decoder's.
+  Raises ValueError if the tokenizer is not the decoder's, or lacks the template's tokens.
   """
   tokenizer = load_tokenizer(data.tokenizer)
   tokenizer.check_vocab(model.decoder.vocab)
+  template = chat.TEMPLATES[data.template]
+  template.check(tokenizer)
   return RowFormat(
     table=VisualTable(model, data.images_per_row, data.videos_per_row),
     length=data.row_length,
     tokenizer=tokenizer,
     modalities=tuple(name for name in data.modalities if name in modalities),
     resize=data.resize,
+    template=template,
+    antialias=data.antialias,
+    tiles=(data.min_tiles, data.max_tiles),
   )
 
 
@@ -156,6 +174,9 @@ class Pipeline:
       "template": form.template.name,
       "tokenizer": form.tokenizer.fingerprint,
       "map_size": model.segmentation.size if "segmentation" in form.reads else 0,
+      # Named only where they differ from what all runs did before there was a choice.
+      **({} if form.antialias else {"antialias": False}),
+      **({} if form.tiles == (1, 1) else {"tiles": list(form.tiles)}),
       **sizes,
     }
 

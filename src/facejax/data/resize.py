@@ -20,7 +20,12 @@ POLICIES = ("pad", "crop", "stretch")
 def resize(
   pixels: UInt8[np.ndarray, "T Y X 3"], size: int, policy: str, antialias: bool = True
 ) -> UInt8[np.ndarray, "T size size 3"]:
-  """A medium at the model's size: `resize_image` if it is a picture (T = 1), else `resize_clip`."""
+  """A medium at the model's size: `resize_image` if it is a picture (T = 1), else `resize_clip`.
+
+  What has that size stays as it is, which is what both make of it.
+  """
+  if pixels.shape[1:3] == (size, size):
+    return pixels
   if len(pixels) == 1:
     return resize_image(pixels[0], size, policy, antialias)[None]
   return resize_clip(pixels, size, policy)

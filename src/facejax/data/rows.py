@@ -13,9 +13,10 @@ Nothing is cut and nothing guessed: a sample that does not fit is an error that 
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,7 +24,8 @@ import numpy as np
 from facejax.config import MODALITIES
 from facejax.data import chat, resize
 from facejax.data.media import MediaError
-from facejax.data.tokenizer import Tokenizer
+from facejax.data.tiles import Tiling
+from facejax.data.tokenizer import TextTokenizer
 from facejax.types import LANDMARKS, Batch, Kind, Media, Medium, Sample, Turn
 from facejax.visual_table import VisualTable
 
@@ -31,6 +33,20 @@ Row = Batch  # without its B axis, in NumPy
 
 _KINDS: tuple[Kind, ...] = ("image", "video")
 _PLACEHOLDER = re.compile("<(image|video)>")
+
+
+class Outline(NamedTuple):
+  """What the number of a medium's tokens depends on.
+
+  Attributes:
+    kind: picture or clip.
+    mapped: it has a class map that is read.
+    pictures: slots it takes: 1, or its tiles and their thumbnail.
+  """
+
+  kind: Kind
+  mapped: bool = False
+  pictures: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +60,23 @@ class RowFormat:
     modalities: optional inputs that are read; others are dropped here, wherever they come from.
     resize: of a non-square picture, as in DataConfig.
     template: how a conversation is written out.
+    antialias: of pictures, as in DataConfig.
+    tiles: pieces that a picture is cut into, at least and at most.
   """
 
   table: VisualTable
   length: int
-  tokenizer: Tokenizer
+  tokenizer: TextTokenizer
   modalities: tuple[str, ...] = MODALITIES
   resize: str = "pad"
   template: chat.Template = chat.VICUNA
+  antialias: bool = True
+  tiles: tuple[int, int] = (1, 1)
+
+  @functools.cached_property
+  def tiling(self) -> Tiling:
+    """How pictures are cut into tiles of the encoder's size."""
+    return Tiling(self.table.model.image.image_size, *self.tiles, self.antialias)
 
   @property
   def reads(self) -> tuple[str, ...]:
@@ -63,7 +88,7 @@ class RowFormat:
     self,
     sample: str,
     conversation: Sequence[Turn],
-    media: Sequence[tuple[Kind, bool]],
+    media: Sequence[Outline],
     prompt: bool = False,
   ) -> chat.Encoded:
     """Lays out a conversation; needs no decoded media, so it also checks an index file.
@@ -71,15 +96,15 @@ class RowFormat:
     Args:
       sample: id for error messages.
       conversation: its turns; with `prompt` the last one is the question to answer.
-      media: kind of each medium, and whether it has a map that is read.
+      media: what is known of each medium without its pixels; see `outline`.
       prompt: nothing is supervised, the sequence ends where the answer starts.
 
     Raises:
       ValueError: media and placeholders differ, too many media or tokens for a row, or what
         data/chat.py refuses: an unanswered question, an empty answer, an unknown role.
     """
-    self._check_media(sample, conversation, [kind for kind, _ in media])
-    lengths = [self.table.count(kind, mapped) for kind, mapped in media]
+    self._check_media(sample, conversation, media)
+    lengths = [self._length(medium) for medium in media]
     frames = self.table.model.frames
     if not prompt:
       encoded = chat.encode(
@@ -108,8 +133,24 @@ class RowFormat:
       )
     return encoded
 
-  def _check_media(self, sample: str, conversation: Sequence[Turn], kinds: list[Kind]) -> None:
-    asked = placeholders(conversation)
+  def outline(self, medium: Medium) -> Outline:
+    """What `text` asks of a decoded medium."""
+    media = self.selected(medium)
+    pictures = self.pictures(medium.kind, *medium.pixels.shape[1:3])
+    return Outline(medium.kind, media.segmentation is not None, pictures)
+
+  def pictures(self, kind: Kind, height: int, width: int) -> int:
+    """Slots that a medium of this size takes."""
+    return 1 if kind == "video" or self.tiles[1] == 1 else self.tiling.count(height, width)
+
+  def _length(self, medium: Outline) -> int:
+    tiles = (medium.pictures - 1) * self.table.count("image", with_map=False)
+    return tiles + self.table.count(medium.kind, medium.mapped)
+
+  def _check_media(
+    self, sample: str, conversation: Sequence[Turn], media: Sequence[Outline]
+  ) -> None:
+    asked, kinds = placeholders(conversation), [medium.kind for medium in media]
     if asked != kinds:
       raise ValueError(
         f"sample {sample!r}: the questions have the placeholders [{', '.join(asked)}] but the "
@@ -117,10 +158,13 @@ class RowFormat:
         "add or remove placeholders or files"
       )
     for kind in _KINDS:
-      if kinds.count(kind) > self.table.slots(kind):
+      slots = sum(medium.pictures for medium in media if medium.kind == kind)
+      if slots > self.table.slots(kind):
+        tiles = f" in {slots} tiles and thumbnails" if slots > kinds.count(kind) else ""
         raise ValueError(
-          f"sample {sample!r} has {kinds.count(kind)} {kind}(s), a row has "
+          f"sample {sample!r} has {kinds.count(kind)} {kind}(s){tiles}, a row has "
           f"{self.table.slots(kind)} {kind} slot(s) - raise data.{kind}s_per_row"
+          + (" or lower data.max_tiles" if tiles else "")
         )
 
   def selected(self, medium: Medium) -> Medium:
@@ -190,8 +234,7 @@ def encode(
   start = 0
   used: dict[Kind, int] = dict.fromkeys(_KINDS, 0)
   for segment, (sample, index) in enumerate(zip(samples, ids, strict=True), 1):
-    contents = [form.selected(medium) for medium in sample.media]
-    outline = [(medium.kind, medium.segmentation is not None) for medium in contents]
+    outline = [form.outline(medium) for medium in sample.media]
     text = form.text(sample.id, sample.conversation, outline, prompt)
     stop = start + len(text)
     if stop > form.length:
@@ -200,12 +243,12 @@ def encode(
         f"{form.length} - put it in another row or raise data.row_length"
       )
     indices = [np.zeros(0, np.int32)]
-    for medium in contents:
-      indices.append(
-        form.table.indices(medium.kind, used[medium.kind], medium.segmentation is not None)
-      )
-      _place(medium, row, used[medium.kind], form, sample.id)
-      used[medium.kind] += 1
+    for whole in sample.media:
+      for medium in form.tiling.cut(form.selected(whole)):
+        slot = used[medium.kind]
+        indices.append(form.table.indices(medium.kind, slot, medium.segmentation is not None))
+        _place(medium, row, slot, form, sample.id)
+        used[medium.kind] += 1
     _write(row, slice(start, stop), text, np.concatenate(indices))
     row.segment_ids[start:stop] = segment
     row.sample_id[start:stop] = index
@@ -233,7 +276,7 @@ def _place(medium: Medium, row: Row, slot: int, form: RowFormat, sample: str) ->
       f"{form.table.frames(medium.kind)} - choose the frames where the sample is read"
     )
   size = slots.pixels.shape[-2]
-  slots.pixels[slot] = resize.resize(medium.pixels, size, form.resize)
+  slots.pixels[slot] = resize.resize(medium.pixels, size, form.resize, form.antialias)
   if medium.landmarks is not None:
     slots.landmarks[slot] = resize.resize_landmarks(
       medium.landmarks, (height, width), size, form.resize

@@ -1,5 +1,7 @@
 """Text -> token ids and back, through a LLaMA-style SentencePiece `tokenizer.model`.
 
+Qwen2's byte-level tokenizer, of InternVL, is in bpe.py; `TextTokenizer` is what both can do.
+
 The ids are those of the slow LLaMA tokenizer, which the official Face-LLaVA code uses: a BOS on
 request, never an EOS, and `pad = unk` (id 0), so a vocabulary needs no additions. Special tokens
 written out in a text ("<s>", "</s>", "<unk>") stay plain text: a user cannot forge them.
@@ -11,14 +13,56 @@ import dataclasses
 import functools
 import hashlib
 import importlib.resources
+import json
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as pb
 
 _MARKER = "\u2581"  # SentencePiece writes a space as this character.
+
+
+class TextTokenizer(Protocol):
+  """What data, generation and checkpoints ask of a tokenizer; picklable."""
+
+  @property
+  def pad_id(self) -> int:
+    """Id at padding and where a visual token stands."""
+    ...
+
+  @property
+  def eos_id(self) -> int:
+    """Id that ends a text."""
+    ...
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids, special tokens included."""
+    ...
+
+  @property
+  def fingerprint(self) -> str:
+    """Equal exactly where ids are equal."""
+    ...
+
+  def special_id(self, name: str) -> int:
+    """Id of a special token; ValueError if the vocabulary has none of this name."""
+    ...
+
+  def check_vocab(self, expected: int) -> None:
+    """ValueError unless it fits a model of so many ids."""
+    ...
+
+  def encode(self, text: str, *, dummy_prefix: bool = True) -> list[int]:
+    """Ids of one stretch of text, in which special tokens are plain text."""
+    ...
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of the ids; special tokens are left out."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +72,13 @@ class Tokenizer:
   Attributes:
     model: the bytes of the `tokenizer.model` file.
     source: where they came from, for error messages only.
+    legacy: as in a tokenizer_config.json: the text right after a special token keeps its dummy
+      prefix. Vicuna 1.5 has false.
   """
 
   model: bytes = dataclasses.field(repr=False)
   source: str = dataclasses.field(default="<bytes>", compare=False)
+  legacy: bool = False
 
   def __post_init__(self):
     for name, id_ in (("bos", self.bos_id), ("eos", self.eos_id), ("unk", self.unk_id)):
@@ -45,6 +92,8 @@ class Tokenizer:
   def load(cls, path: str | os.PathLike) -> Tokenizer:
     """Reads a `tokenizer.model` file, or the one inside a folder.
 
+    `legacy` is what the tokenizer_config.json beside it says, if it is there and says it.
+
     Raises FileNotFoundError when there is none, ValueError when it is not SentencePiece.
     """
     file = pathlib.Path(path)
@@ -55,7 +104,8 @@ class Tokenizer:
         f"no tokenizer at {file} - expected a SentencePiece tokenizer.model file, or a folder with "
         "one - give the tokenizer.model that came with the weights"
       )
-    return cls(file.read_bytes(), str(file))
+    legacy = read_settings(file.parent).get("legacy")
+    return cls(file.read_bytes(), str(file), legacy is True)
 
   @classmethod
   def demo(cls) -> Tokenizer:
@@ -84,7 +134,7 @@ class Tokenizer:
     return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
 
   def __getstate__(self):
-    return {"model": self.model, "source": self.source}
+    return {"model": self.model, "source": self.source, "legacy": self.legacy}
 
   def __setstate__(self, state):
     self.__dict__.update(state)
@@ -121,8 +171,18 @@ class Tokenizer:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """SHA-256 of the model bytes, stored with every checkpoint."""
-    return hashlib.sha256(self.model).hexdigest()
+    """SHA-256 of the model bytes (and the legacy flag), stored with every checkpoint."""
+    return hashlib.sha256(self.model + b"legacy" * self.legacy).hexdigest()
+
+  def special_id(self, name: str) -> int:
+    """Id of a control piece such as "</s>". Raises ValueError if there is none of this name."""
+    id_ = self._processor.piece_to_id(name)
+    if not self._processor.is_control(id_):
+      raise ValueError(
+        f"{self.source} has no special token {name!r} - use the tokenizer that came with the "
+        "weights, or the data.template that fits it"
+      )
+    return id_
 
   def check_vocab(self, expected: int) -> None:
     """Raises ValueError unless the model's vocabulary is this tokenizer's."""
@@ -142,10 +202,10 @@ class Tokenizer:
         the slow LLaMA tokenizer (legacy=False) does right after a special token: the first piece
         loses its space marker ("_US" -> "US") and nothing is tokenised anew, so ids agree with
         those the official weights were trained on. A stretch that itself opens with a space
-        keeps the prefix, which is what that tokenizer does too.
+        keeps the prefix, which is what that tokenizer does too. A legacy tokenizer always does.
     """
     ids = list(self._processor.encode(text))
-    if ids and not dummy_prefix and not text.startswith(" "):
+    if ids and not (dummy_prefix or self.legacy or text.startswith(" ")):
       ids = self._without_marker(ids[0]) + ids[1:]
     return [self.bos_id, *ids] if bos else ids
 
@@ -173,3 +233,25 @@ class Tokenizer:
         )
     special = {self.bos_id, self.eos_id, self.unk_id}
     return self._processor.decode([int(id_) for id_ in ids if int(id_) not in special])
+
+
+def read_settings(folder: pathlib.Path) -> dict:
+  """What tokenizer_config.json says; {} where there is none. Raises ValueError if it is damaged."""
+  file = folder / "tokenizer_config.json"
+  return read_json(file) if file.is_file() else {}
+
+
+def read_json(file: pathlib.Path) -> dict:
+  """A JSON object. Raises ValueError, naming the file, for anything else."""
+  try:
+    content = json.loads(file.read_text("utf-8"))
+  except ValueError as error:
+    raise ValueError(
+      f"{file} is not JSON ({error}) - expected the file that came with the weights, not a Git LFS "
+      "pointer - fetch the file itself"
+    ) from error
+  if not isinstance(content, dict):
+    raise ValueError(
+      f"{file} holds a {type(content).__name__} - expected a JSON object - fetch the file again"
+    )
+  return content

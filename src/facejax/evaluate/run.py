@@ -161,7 +161,7 @@ def _records(
       {
         "face": int(face),
         "task": task,
-        "prompt": f"{template.system} {template.user}: {question} {template.assistant}:",
+        "prompt": template.asked(question),
         "answer": answer.text,
         "stopped": answer.stopped,
         "parsed": parsed,
