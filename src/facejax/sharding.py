@@ -43,12 +43,12 @@ class AxisRules:
 
 
 # First match wins; every parameter must match. None: a copy on every device, on purpose (norms,
-# biases and small tables: below 2 MB each for the 7B model).
+# biases and small tables: below 2 MB each for the 7B model, below 14 MB for InternVL3-38B).
 PARAM_AXES: tuple[tuple[str, tuple[str | None, ...] | None], ...] = (
   (r".*/(scale|bias)", None),
   # Vision encoders: scanned blocks.
   (r"\w+_encoder/(class_embedding|positions)", None),
-  (r"\w+_encoder/\w+/temporal_embedding", None),
+  (r"\w+_encoder/\w+/(temporal_embedding|attention_scale|mlp_scale)", None),
   (r"\w+_encoder/patch/kernel", (None, "width")),
   (r"\w+_encoder/\w+/(temporal_)?attention/[qkv]/kernel", ("layers", "width", "heads")),
   (r"\w+_encoder/\w+/(temporal_)?attention/out/kernel", ("layers", "heads", "width")),
@@ -81,7 +81,10 @@ def _unsplittable(shape: Sequence[int], spec: PartitionSpec, sizes: dict[str, in
     names = (names,) if isinstance(names, str) else names or ()
     parts = math.prod(sizes[name] for name in names)
     if size % parts:
-      return f"axis {axis} of size {size} does not divide into {parts} parts along {names}"
+      return (
+        f"axis {axis} of size {size} does not divide into {parts} parts along {names}, but into "
+        f"{math.gcd(size, parts)}"
+      )
   return ""
 
 

@@ -9,9 +9,10 @@ import model_reference as reference
 import numpy as np
 import pytest
 
-from facejax.config import VitConfig
+from facejax.config import MeshConfig, VitConfig
 from facejax.models.presets import tiny
 from facejax.models.vit import Vit, normalise, patchify
+from facejax.sharding import batch_sharding, make_mesh, param_shardings
 
 
 def pixels(cfg, clips, frames):
@@ -94,6 +95,20 @@ def test_intern_equals_a_loop(change, randomise):
     np.testing.assert_allclose(
       features[clip], want if cfg.tokens == "all" else want[:, 1:], atol=5e-5
     )
+
+
+def test_a_norm_over_heads_on_several_devices(randomise):
+  # Kills: queries normed over a device's own heads.
+  cfg = dataclasses.replace(INTERN, heads=4, **SIX_B)
+  x = pixels(cfg, 4, 1)
+  params = randomise(jax.eval_shape(Vit(cfg).init, jax.random.key(0), x)["params"])
+  run = jax.jit(lambda p, x: Vit(cfg).apply({"params": p}, x)[0])
+  want = run(params, x)
+  mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+  with jax.set_mesh(mesh):
+    shardings = param_shardings({"image_encoder": params}, mesh)["image_encoder"]
+    got = run(jax.device_put(params, shardings), jax.device_put(x, batch_sharding(mesh)))
+  np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 def test_parameters_of_both_intern_sizes():
