@@ -19,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from facejax import config_io, weights
+from facejax import config_io, convert, weights
 from facejax.config import RunConfig, StageConfig
 from facejax.state import TrainState
 
@@ -162,8 +162,15 @@ def load_params(folder: str | Path, step: int | None = None, shardings: Any = No
 def load_run(workdir: str | Path, stage: str | None = None) -> tuple[RunConfig, dict, Path]:
   """(config, parameters, stage folder) of a stage's newest checkpoint; the last stage if None.
 
-  The config is data from the checkpoint's JSON; nothing of it is executed. Raises as load_params.
+  The folder may also be one that `facejax convert import` wrote, or one in a released layout: its
+  config has no stages, and its parameters the type they are stored in. The config is data from
+  JSON; nothing of it is executed. Raises as load_params or convert.load.
   """
+  if stage is None and is_released(workdir):
+    imported = convert.load(workdir, dtype=None)
+    if not isinstance(imported.config, RunConfig):
+      raise ValueError(f"{workdir} is a lone {imported.family} - expected a whole model")
+    return imported.config, imported.params, Path(workdir)
   stage_dir = _stage_dir(Path(workdir) / stage if stage else Path(workdir))
   item = _params_item(stage_dir, None)
   with Checkpoints(stage_dir, keep=None) as checkpoints:
@@ -172,15 +179,22 @@ def load_run(workdir: str | Path, stage: str | None = None) -> tuple[RunConfig, 
   return config, load_params(stage_dir, int(item.parent.name)), stage_dir
 
 
+def is_released(folder: str | Path) -> bool:
+  """Whether a folder holds weights and their config.json, and no checkpoints of ours."""
+  return not steps_in(Path(folder)) and convert.is_checkpoint(folder)
+
+
 def load_init(workdir: Path, stage: StageConfig, abstract: TrainState) -> weights.Loaded:
   """Parameters that a stage starts from, in the types and layout of `abstract`.
 
   Raises:
-    FileNotFoundError: the earlier stage has no checkpoint, or the file does not exist.
+    FileNotFoundError: the earlier stage has no checkpoint, or the file or folder does not exist.
     ValueError: a parameter is missing, unexpected or of another shape; see weights.compare_names.
   """
   if stage.init_from.endswith(".safetensors"):
     return weights.load_weights(stage.init_from, abstract.params, stage.new)
+  if not steps_in(workdir / stage.init_from) and is_released(stage.init_from):
+    return convert.load_into(stage.init_from, abstract.params, stage.new)
   item = _params_item(workdir / stage.init_from, None)
   targets = flax.traverse_util.flatten_dict(abstract.params, sep="/")
   saved = _saved(item)

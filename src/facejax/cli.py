@@ -75,9 +75,33 @@ def make_parser() -> argparse.ArgumentParser:
   p = command("faces", _faces, "get the face detector's models")
   p.add_argument("action", choices=["install"])
   p.add_argument("--detector", default="", help="where to put them; default: the user's cache")
+  p = command("convert", _convert, "import, export or compare released weights")
+  _convert_flags(p)
   p = command("report", _report, "write report.html from a workdir's results")
   p.add_argument("--workdir", required=True)
   return parser
+
+
+def _convert_flags(parser) -> None:
+  """What convert/command.py reads; it imports the models, so it is not asked for them."""
+  parser.add_argument("action", choices=["import", "export", "verify"])
+  parser.add_argument("source", metavar="SRC", help="a folder in a released layout, or of ours")
+  parser.add_argument("target", metavar="DST", nargs="?", help="verify: a second one, or a .npz")
+  parser.add_argument("--format", default="", help="export: face_llava, llava, llava_hf, ...")
+  parser.add_argument("--dtype", default="", help="of the written weights; default: as they are")
+  parser.add_argument("--adapter", default="", help="import: folder of a LoRA adapter to add")
+  parser.add_argument(
+    "--tower",
+    default=[],
+    action="append",
+    metavar="KIND=FOLDER",
+    help="import: take the encoder for image, video (LLaVA: vision) from a folder of its own",
+  )
+  parser.add_argument("--new", default="", metavar="PATTERNS", help="import: names it may lack")
+  parser.add_argument("--like", default="", help="export: folder of tokenizer files; default: SRC")
+  parser.add_argument("--shard-gb", type=float, default=5.0, help="export: size of a weight file")
+  parser.add_argument("--save", default="", help="verify: write SRC's logits as a reference .npz")
+  parser.add_argument("--no-logits", action="store_true", help="verify: the parameters alone")
 
 
 def _workdir_flags(parser, default=None) -> None:
@@ -163,6 +187,12 @@ def _faces(args) -> None:
 
   folder = detect.install(args.detector or None)
   print(f"face detection and landmark models are in {folder}")
+
+
+def _convert(args) -> None:
+  from facejax.convert import command
+
+  command.run(args)
 
 
 def _report(args) -> None:

@@ -285,7 +285,8 @@ class StageConfig:
   optim: OptimConfig
   steps: int
   rows: int  # a step, over all devices
-  # "": random; the name of an earlier stage; or a .safetensors file ("facejax:X": the package's X)
+  # "": random; the name of an earlier stage; a .safetensors file ("facejax:X": the package's X); or
+  # a folder of released weights, such as Video-LLaVA-7B's
   init_from: str = ""
   new: tuple[str, ...] = ()  # what init_from may lack, as regular expressions; starts fresh
   accumulate: int = 1  # micro-batches a step; rows must be a multiple

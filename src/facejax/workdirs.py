@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
-from facejax.checkpoint import steps_in
+from facejax.checkpoint import is_released, steps_in
 from facejax.config import RunConfig, StageConfig, one_of
 from facejax.weights import located
 
@@ -35,9 +35,11 @@ def check_sources(config: RunConfig, workdir: Path, names: Sequence[str], resume
     elif source:
       earlier = order[: order.index(name)]
       if source not in earlier:
+        if is_released(source):
+          continue
         raise ValueError(
           f"stages.{name}.init_from='{source}': expected '', a .safetensors file or an earlier "
-          f"stage ({', '.join(earlier) or 'there is none'})"
+          f"stage ({', '.join(earlier) or 'there is none'}), or a folder of released weights"
         )
       if source not in names:
         _check_trained(workdir, source, config.stages[source].steps, name)
@@ -49,6 +51,8 @@ def origin(workdir: Path, stage: StageConfig) -> str | None:
   If an earlier stage was trained on meanwhile, a later one no longer belongs to it.
   """
   if not stage.init_from or stage.init_from.endswith(".safetensors"):
+    return stage.init_from
+  if not (workdir / stage.init_from).exists() and is_released(stage.init_from):
     return stage.init_from
   done = steps_in(workdir / stage.init_from)
   return f"{stage.init_from} at step {done[-1]}" if done else None

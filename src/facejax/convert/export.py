@@ -11,7 +11,7 @@ import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 
-from facejax.config import ModelConfig, RunConfig
+from facejax.config import DecoderConfig, ModelConfig, RunConfig
 from facejax.convert import export_configs, families, files, tables, writer
 from facejax.convert.configs import Fields
 from facejax.convert.families import FAMILIES
@@ -70,6 +70,8 @@ def export(
     writer.Entry(name, shape, dtypes[parts[0].path], _reader(flat, parts, dtype))
     for name, shape, parts in _plan(config.model, family, layout, flat)
   ]
+  if family in ("face_llava", "llava"):
+    entries += _frequencies(config.model.decoder, entries[-1].dtype)
   writer.prepare(folder)
   names = writer.write(folder, "model", entries, shard)
   written = export_configs.WRITERS[family](config, dict(base), str(entries[0].dtype))
@@ -99,6 +101,14 @@ def _likeness(folder: Path, model: ModelConfig) -> _Likeness:
   if family in FAMILIES and files.weights_in(folder):
     layout, _ = families.layout(family, files.open_weights(folder), model)
   return _Likeness(family, layout, fields.data)
+
+
+def _frequencies(text: DecoderConfig, dtype: np.dtype) -> list[writer.Entry]:
+  """The rotary frequencies, which transformers 4.31 kept as a buffer in each layer."""
+  powers = np.arange(0, text.head_width, 2).astype(np.float32) / np.float32(text.head_width)
+  table = (1 / np.float32(text.rope_theta) ** powers).astype(dtype)
+  name = "model.layers.{}.self_attn.rotary_emb.inv_freq".format
+  return [writer.Entry(name(i), table.shape, dtype, lambda: [table]) for i in range(text.layers)]
 
 
 def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
