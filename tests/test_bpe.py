@@ -7,12 +7,11 @@ import re
 import sys
 
 import pytest
+import tokenizers
 
-tokenizers = pytest.importorskip("tokenizers")
-
-from facejax.data import bpe  # noqa: E402
-from facejax.data.bpe import BpeTokenizer  # noqa: E402
-from facejax.data.pipeline import load_tokenizer  # noqa: E402
+from facejax.data import bpe
+from facejax.data.bpe import BpeTokenizer
+from facejax.data.pipeline import load_tokenizer
 
 TEXTS = (
   "How old is the person in this picture? The person is about 30 years old.",

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
+from facejax import generate as generate_module
 from facejax.config import (
   DataConfig,
   EvaluateConfig,
@@ -22,6 +25,7 @@ from facejax.generate import Answerer, Sampling, generate, restrict, sample
 from facejax.models import face_mllm, presets
 from facejax.sharding import make_mesh
 from facejax.types import Medium, Sample, Turn
+from facejax.visual_table import VisualTable
 
 QUESTIONS = (
   "<image>\nWhat emotion is shown?",
@@ -280,3 +284,50 @@ def test_longest_possible_prompt_is_answered(params):
 def test_no_samples_no_answers(config, params):
   """Kills: a batch made of nothing."""
   assert Answerer(config, params).answer([]) == []
+
+
+def _qwen_folder(path):
+  """A byte-level tokenizer without merges, with InternVL's special tokens behind 256 bytes."""
+  alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+  (path / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(alphabet)}))
+  (path / "merges.txt").write_text("#version: 0.2\n")
+  names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>")
+  added = {name: 256 + i for i, name in enumerate(names)}
+  (path / "added_tokens.json").write_text(json.dumps(added))
+  (path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+  return str(path)
+
+
+def test_template_and_tiles_reach_the_model(monkeypatch, tmp_path):
+  """Kills: Vicuna's turns or `</s>` for every model; a picture cut in training but not here."""
+  config = run_config(max_length=2048)
+  size = config.model.image.image_size
+  data = dataclasses.replace(
+    config.data,
+    tokenizer=_qwen_folder(tmp_path),
+    template="internvl",
+    resize="stretch",
+    max_tiles=6,
+    modalities=(),
+  )
+  seen = []
+
+  def stub(model, params, batch, rng, sampling):
+    seen.append((batch, sampling))
+    tokens = np.tile(load_tokenizer(data.tokenizer).encode(" Yes."), (len(rng), 1))
+    return tokens, np.array([5, 4]), np.array([True, False])
+
+  monkeypatch.setattr(generate_module, "generate", stub)
+  wide = Medium("image", np.full((1, 2 * size, 3 * size, 3), 9, np.uint8))
+  square = Medium("image", np.zeros((1, size, size, 3), np.uint8))
+  turn = Turn("human", "<image>\n<image>\nSame?")
+  asked = [Sample("a", (turn,), (wide, square)), Sample("b", (turn,), (square, square))]
+  answers = Answerer(dataclasses.replace(config, data=data), {}).answer(asked, Sampling(4))
+  ((batch, sampling),) = seen
+  assert sampling.stop_ids == (256, 258)
+  assert batch.images.pixels.shape[:2] == (2, 8)
+  tokens, count = batch.tokens[0], VisualTable(config.model, 1, 0).pixel_tokens("image")
+  assert [(tokens == i).sum() for i in (257, 258, 259, 260)] == [2, 1, 2, 2]
+  assert (batch.visual_index[0] >= 0).sum() == 8 * count
+  assert (batch.visual_index[1] >= 0).sum() == 2 * count
+  assert [(answer.text, answer.stopped) for answer in answers] == [("Yes.", True), ("Yes", False)]
