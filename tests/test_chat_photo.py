@@ -11,6 +11,7 @@ import saved_run
 from PIL import Image
 
 from facejax import chat as chat_module
+from facejax import checkpoint
 from facejax.chat import chat
 from facejax.faces import detect
 from facejax.generate import Answer, Sampling
@@ -211,6 +212,54 @@ def test_landmarks_that_the_stage_did_not_learn_are_not_read(tmp_path, asked):
   assert asked[0].media[0].landmarks is None
   assert reply.metadata["inputs"] == "pixels"
   assert reply.metadata["checkpoint"] == "base, step 2 of 4"
+
+
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory):
+  """A checkpoint without landmark modules."""
+  folder = tmp_path_factory.mktemp("blind")
+  saved_run.save(folder, saved_run.config(fusion=None))
+  return folder
+
+
+def test_landmarks_without_modules_for_them_are_refused(blind, asked, tmp_path):
+  """Kills: landmarks taken and dropped in silence; a refusal of what comes without them."""
+  np.save(tmp_path / "points.npy", points())
+  given = str(tmp_path / "points.npy")
+  for path in (picture(tmp_path / "crop.png"), clip(tmp_path / "film.mp4")):
+    message = rf"--landmarks {given}: the checkpoint in {blind} has no landmark modules \(model.fus"
+    with pytest.raises(ValueError, match=message):
+      chat(blind, path, "Why?", landmarks=given)
+    reply = chat(blind, path, "Why?")
+    assert reply.metadata["landmarks"].startswith("none; this checkpoint has no landmark modules")
+    assert reply.metadata["inputs"] == "pixels"
+  assert len(asked) == 2
+
+
+def test_without_landmark_modules_any_picture_is_taken(blind, asked, monkeypatch, tmp_path):
+  """Kills: a crop asked for, with landmarks that are refused; detected landmarks that reach it."""
+  photo = picture(tmp_path / "photo.png", 400, 200)
+  reply = chat(blind, photo, "Why?")
+  assert asked[0].media[0].pixels.shape == (1, 200, 400, 3)
+  want = "the whole picture (400x200 px), as it is; no face was looked for"
+  assert reply.metadata["face"] == want
+  with pytest.raises(ValueError, match=r"of which face 2 is asked for, .* no face detector"):
+    chat(blind, photo, "Why?", face=2)
+  install(monkeypatch, detection(100))
+  reply = chat(blind, photo, "Why?", detector=str(tmp_path))
+  assert asked[1].media[0].pixels.shape == (1, 256, 256, 3)
+  assert asked[1].media[0].landmarks is None
+  assert reply.metadata["landmarks"].startswith("none; this checkpoint has no landmark modules")
+
+
+def test_imported_weights_have_no_step(blind, asked, monkeypatch, tmp_path):
+  """Kills: a crash where a folder has no checkpoints of a run; a stage looked up in it."""
+  config, params, _ = checkpoint.load_run(blind)
+  config = dataclasses.replace(config, stages={})
+  monkeypatch.setattr(checkpoint, "load_run", lambda folder: (config, params, tmp_path / "weights"))
+  reply = chat(tmp_path, picture(tmp_path / "crop.png"), "Why?")
+  assert reply.metadata["checkpoint"] == f"{tmp_path}/weights, as imported"
+  assert len(asked) == 1
 
 
 def test_a_clip_gives_its_frames_and_their_landmarks(workdir, asked, tmp_path):

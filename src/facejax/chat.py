@@ -3,6 +3,7 @@
     photograph --faces/detect.py--> 256x256 crop, 68 landmarks --generate.py--> Reply
 
 Whatever could not be had (landmarks without a detector, say) is left out and named in the reply.
+A checkpoint without landmark modules (InternVL's, LLaVA's) reads none, and is told of none.
 """
 
 import os
@@ -26,6 +27,7 @@ _FIND_FACE = (
   "run `facejax faces install` so that the face is found, or give the 256x256 crop of a face with "
   "--landmarks"
 )
+_NO_MODULES = "none; this checkpoint has no landmark modules and reads none"
 
 
 _GREEDY = Sampling()
@@ -51,7 +53,7 @@ def chat(
   """Answers a question about the face in a file.
 
   Args:
-    workdir: of a training run, or of one of its stages.
+    workdir: of a training run, or of one of its stages; or a folder that checkpoint.load_run reads.
     path: a photograph, or a clip of a face crop (told by its suffix).
     question: without placeholders; the medium is put in front of it.
     detector: folder or .task bundle of the face models; None takes the installed ones, if any.
@@ -63,7 +65,8 @@ def chat(
   Raises:
     FileNotFoundError: no such file, no models where `detector` says, or no checkpoint.
     ValueError: unreadable file, no face or several, a picture too large to be a crop where nothing
-      can find the face in it, landmarks that do not fit, or a prompt too long for the model.
+      can find the face in it, landmarks that do not fit or that the model has no modules for, or a
+      prompt too long for the model.
     ModuleNotFoundError: LiteRT or PyAV is needed and not installed.
   """
   if not os.path.isfile(path):
@@ -77,8 +80,18 @@ def chat(
       f"--face {face} chooses among the faces found in a photograph, but {path} is taken as one "
       "face crop - drop --face"
     )
-  read = _clip(path, landmarks, config.model.frames) if kind == "video" else None
-  medium, metadata = read or _picture(path, detector, landmarks, face)
+  blind = config.model.fusion is None  # to landmarks
+  if landmarks and blind:
+    raise ValueError(
+      f"--landmarks {landmarks}: the checkpoint in {workdir} has no landmark modules "
+      "(model.fusion is None) - expected one trained or released with them - drop --landmarks"
+    )
+  if kind == "video":
+    medium, metadata = _clip(path, landmarks, config.model.frames)
+  else:
+    medium, metadata = _picture(path, detector, landmarks, face, whole=blind)
+  if blind:
+    metadata["landmarks"] = _NO_MODULES
   stage = config.stages.get(stage_dir.name)
   reads = [name for name in config.data.modalities if stage is None or name in stage.modalities]
   used = medium.landmarks is not None and "landmarks" in reads and config.model.fusion is not None
@@ -99,15 +112,24 @@ def chat(
 
 
 def _checkpoint(config: RunConfig, stage_dir: Path) -> str:
+  steps = checkpoint.steps_in(stage_dir)
+  if not steps:  # released or imported weights
+    return f"{stage_dir}, as imported"
   stage = config.stages.get(stage_dir.name)
-  steps = f" of {stage.steps}" if stage else ""
-  return f"{stage_dir.name}, step {checkpoint.steps_in(stage_dir)[-1]}{steps}"
+  return f"{stage_dir.name}, step {steps[-1]}" + (f" of {stage.steps}" if stage else "")
 
 
 def _picture(
-  path: str | os.PathLike, detector: str | None, landmarks: str | None, face: int | None
+  path: str | os.PathLike,
+  detector: str | None,
+  landmarks: str | None,
+  face: int | None,
+  whole: bool,
 ) -> tuple[Medium, dict[str, str]]:
-  """The face crop of a picture, and where it and its landmarks come from."""
+  """The face crop of a picture, and where it and its landmarks come from.
+
+  Where nothing can find a face, a picture of any size is taken as it is if `whole` allows it.
+  """
   photo = media.read_image(path)
   height, width = photo.shape[:2]
   if landmarks:
@@ -127,7 +149,7 @@ def _picture(
       "landmarks": f"detected by MediaPipe's face mesh, models in {models}",
       "face": f"left, top, right, bottom {box} of {width}x{height} px, score {chosen.score:.2f}",
     }
-  if height != width or height > CROP_LIMIT or face is not None:
+  if face is not None or (not whole and (height != width or height > CROP_LIMIT)):
     asked = f", of which face {face} is asked for," if face is not None else ""
     raise ValueError(
       f"{path} ({width}x{height} px){asked} is no face crop, and no face detector is installed - "
@@ -135,7 +157,9 @@ def _picture(
     )
   return Medium("image", photo[None]), {
     "landmarks": f"none; no face detector is installed - {_FIND_FACE}",
-    "face": f"the whole picture ({width}x{height} px), taken as a face crop; none was looked for",
+    "face": f"the whole picture ({width}x{height} px), "
+    + ("as it is; no face" if whole else "taken as a face crop; none")
+    + " was looked for",
   }
 
 
