@@ -11,6 +11,7 @@ slice of a parameter at a time; the pages of the shards belong to the system's c
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,6 +182,12 @@ def _with_towers(
   return tensors
 
 
+@functools.lru_cache(maxsize=8)  # tracing takes a second
+def _traced(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+  shapes = flax.traverse_util.flatten_dict(face_mllm.init_shapes(config), sep="/")
+  return {path: tuple(x.shape) for path, x in shapes.items()}
+
+
 def _shapes(config: AnyConfig, family: str) -> tuple[ModelConfig, dict[str, tuple[int, ...]]]:
   """The model and its parameters' shapes by path; a lone part stands in a model of nothing else."""
   vit = VitConfig(image_size=1, patch=1, width=1, layers=1, heads=1, mlp=1, select_layer=-1)
@@ -195,5 +202,4 @@ def _shapes(config: AnyConfig, family: str) -> tuple[ModelConfig, dict[str, tupl
     part = "video_encoder/"
   else:
     whole, part = ModelConfig(image=config, decoder=text), "image_encoder/"
-  shapes = flax.traverse_util.flatten_dict(face_mllm.init_shapes(whole), sep="/")
-  return whole, {n: x.shape for n, x in shapes.items() if n.startswith(part)}
+  return whole, {path: x for path, x in _traced(whole).items() if path.startswith(part)}
