@@ -243,17 +243,17 @@ def write(folder: Path, weights: dict, config: dict, towers: bool = False) -> Pa
 STORAGES = {"float32": "FloatStorage", "bfloat16": "BFloat16Storage", "float16": "HalfStorage"}
 
 
-def write_torch(path: Path, weights: dict, pickled: bytes = b"") -> None:
-  """A .bin file as torch.save writes it, by hand; `pickled` in place of the real pickle."""
+def write_torch(path: Path, weights: dict, pickle: bytes = b"") -> None:
+  """A .bin file as torch.save writes it, by hand; `pickle` in place of the real pickle."""
   with zipfile.ZipFile(path, "w") as archive:
-    archive.writestr("archive/data.pkl", pickled or _pickle(weights))
+    archive.writestr("archive/data.pkl", pickle or pickled(weights))
     archive.writestr("archive/byteorder", b"little")
     for i, x in enumerate(weights.values()):
       archive.writestr(f"archive/data/{i}", np.ascontiguousarray(x).tobytes())
     archive.writestr("archive/version", b"3\n")
 
 
-def _pickle(weights: dict) -> bytes:
+def pickled(weights: dict) -> bytes:
   """OrderedDict of name -> torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, ...)."""
   text = lambda s: b"X" + struct.pack("<I", len(s)) + s.encode()
   number = lambda n: b"J" + struct.pack("<i", n)

@@ -139,7 +139,8 @@ def _stored(
   """A view of a tensor's bytes; its strides are followed, within its storage."""
   dtype, key, count = tensor.storage
   sizes = (tensor.offset, count, *tensor.shape, *tensor.strides)
-  if not all(type(n) is int and 0 <= n < 1 << 48 for n in sizes):
+  counts = all(type(n) is int and 0 <= n < 1 << 48 for n in sizes)
+  if not counts or len(tensor.shape) != len(tensor.strides):
     raise ValueError(f"{file.path}: tensor {name} has the sizes {tensor}, expected counts")
   if key not in storages:
     raise ValueError(f"{file.path}: tensor {name} lies in the storage {key!r}, which is not there")
