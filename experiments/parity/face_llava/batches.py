@@ -157,8 +157,9 @@ def collapse(
 def blocks(config: Any, text: Sequence[Turn]) -> list[int]:
   """Visual tokens of each picture or frame that a conversation names, in order."""
   table = VisualTable(config, 0, 0)
-  frames = [(k, table.frames(k)) for k in rows.placeholders(text)]
-  return [config.encoder(k).token_count for k, n in frames for _ in range(n)]
+  frames = {kind: table.frames(kind) for kind in vision.KINDS}
+  each = {kind: table.pixel_tokens(kind) // n for kind, n in frames.items()}
+  return [each[kind] for kind in rows.placeholders(text) for _ in range(frames[kind])]
 
 
 def on_device(batch: Batch) -> Batch:
