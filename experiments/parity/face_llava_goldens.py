@@ -8,6 +8,7 @@ Exit status 1 if an error exceeds its tolerance, 2 if the folder cannot be read.
 import argparse
 import datetime
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -39,28 +40,58 @@ def compare(folder_path: str | Path, parts: Sequence[str] = PARTS) -> Report:
 
 
 def table(report: Report) -> str:
-  """Markdown: a line for each kind of value, with the worst of its errors."""
-  groups: dict[str, list[str]] = {}
-  for name in report.errors:
-    groups.setdefault(group(name), []).append(name)
+  """Markdown: a line for each of GROUPS and tolerance, with the worst of its errors."""
+  groups: dict[tuple[str, float], list[str]] = {}
+  for name, tolerance in report.tolerances.items():
+    groups.setdefault((group(name), tolerance), []).append(name)
   lines = ["| values | compared | largest error | where | tolerance |", "|---|---|---|---|---|"]
-  for title, names in sorted(groups.items()):
-    worst = max(names, key=lambda n: (report.errors[n] / (report.tolerances[n] or 1), n))
+  for (title, tolerance), names in sorted(groups.items()):
+    worst = max(names, key=lambda n: (report.errors[n], n))
     error = f"{report.errors[worst]:.1e}" if report.errors[worst] else "0"
-    tolerance = f"{report.tolerances[worst]:.2g}" if report.tolerances[worst] else "exact"
-    lines.append(f"| {title} | {len(names)} | {error} | {worst} | {tolerance} |")
+    allowed = f"{tolerance:.2g}" if tolerance else "exact"
+    where = worst if report.errors[worst] else "-"
+    lines.append(f"| {title} | {len(names)} | {error} | {where} | {allowed} |")
   return "\n".join(lines)
 
 
+# A name belongs to the first of these that its beginning matches.
+GROUPS = (
+  (r"conversations\..*\.prompt$", "prompts"),
+  (r"conversations\..*\.(input_ids|labels)$", "conversations: {}"),
+  (r"conversations\.", "tokens of other texts, templates, decoding"),
+  (r"(image|video)\..*\.uint8$", "pixels, uint8"),
+  (r"image\.\w+\.(direct|pad)\.|video\.pixel", "pixels, float"),
+  (r"image\.\w*\.padded|pad_color|video\.frame_ids", "padding, frame numbers"),
+  (r"(?:image|video)\.(hidden\w+|n_hidden_states|tower)", "encoders"),
+  (r"(image|video)\.proj", "projector"),
+  (r"(image|video)\.(region|global)_token", "landmark tokens"),
+  (r"(?:image|video)\.(cross_attn_simple|fused_simple)", "fusion, released"),
+  (r"(?:image|video)\.(cross_attn_masked|fused_masked|rpp_mask)", "fusion, masked"),
+  (r"gen_.*\.(prompt_ids|new_ids)$", "greedy answers: ids"),
+  (r"gen_", "greedy answers: scores"),
+  (r"gradients\.[^.]+\.(?:top_level|total_norm)", "gradients: norms of modules"),
+  (r"gradients\..*\.norm$", "gradients: norms of parameters"),
+  (r"gradients\.", "gradients: sums, single values"),
+  (r"[^.]+\.spliced\.(?:embeds|stats)", "spliced embeddings"),
+  (r"[^.]+\.(llm_hidden|logits|loss)", "{}"),
+  (r"", "ids, labels, masks, positions of batches"),
+)
+
+
 def group(name: str) -> str:
-  """The kind of value that a name stands for: its file or case without numbers."""
-  head, _, rest = name.partition(".")
-  if head in ("gradients", "conversations", "image", "video"):
-    stage = rest.split(".")[-1 if head == "gradients" else 0]
-    return f"{head}: {stage}"
-  kinds = ("logits", "loss", "embeds", "llm_hidden", "scores", "stats")
-  kind = next((k for k in kinds if k in rest), "ids, labels, masks and positions")
-  return f"{'generation' if head.startswith('gen_') else 'model'}: {kind}"
+  """The line of the table that a name belongs to."""
+  for pattern, title in GROUPS:
+    if match := re.match(pattern, name):
+      return title.format(*match.groups())
+  raise AssertionError(name)  # the last pattern matches
+
+
+def reasons(entries: dict[str, str]) -> list[str]:
+  """A line for each reason, with the names that it holds for."""
+  names: dict[str, list[str]] = {}
+  for name, why in sorted(entries.items()):
+    names.setdefault(why, []).append(name)
+  return [f"- {', '.join(own)}: {why}" for why, own in names.items()]
 
 
 def main() -> int:
@@ -92,8 +123,7 @@ def main() -> int:
     ("Notes", report.notes),
   ):
     print(f"\n{title}:")
-    for name, why in sorted(entries.items()):
-      print(f"- {name}: {why}")
+    print("\n".join(reasons(entries)))
   print(f"\n{len(report.errors)} values compared, {len(report.failed)} beyond their tolerance")
   for name in report.failed:
     print(f"- {name}: {report.errors[name]:.3e} > {report.tolerances[name]:.3e}")

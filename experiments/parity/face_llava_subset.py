@@ -8,6 +8,7 @@ import json
 import lzma
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from face_llava.folder import MASKED, WEIGHTS
@@ -38,7 +39,7 @@ def thinned(arrays: dict[str, np.ndarray], index: str, suffix: str, count: int) 
   arrays[index] = arrays[index][kept]
 
 
-def vision(folder: Path) -> dict[str, np.ndarray]:
+def vision(folder: Path) -> dict[str, Any]:
   """Every stage, at a few tokens."""
   with np.load(folder / "vision.npz") as stored:
     arrays = {n: stored[n] for n in stored.files}
@@ -52,7 +53,7 @@ def vision(folder: Path) -> dict[str, np.ndarray]:
   return arrays
 
 
-def e2e(folder: Path) -> dict[str, np.ndarray]:
+def e2e(folder: Path) -> dict[str, Any]:
   """Some cases, at a few positions."""
   with np.load(folder / "e2e.npz") as stored:
     names = [n for n in stored.files if n.split(".")[0] in (*CASES, *ANSWERS)]

@@ -132,6 +132,7 @@ def test_the_report_sees_a_difference():
   assert report.errors == pytest.approx({"a": 2e-4, "b.stats": 5e-4, "c": 1, "d": inf, "e": inf})
   assert report.failed == ["a", "b.stats", "c", "d", "e"]
   assert report.not_compared == {"f": "no comparison is written for it"}
+  assert script.reasons({"x": "why", "a": "why", "b": "else"}) == ["- a, x: why", "- b: else"]
   assert report.json()["d"] is None and report.json()["_failed"] == report.failed
 
 

@@ -30,10 +30,9 @@ def compare(folder: Folder, models: Mapping[str, Model], report: Report) -> None
   for case in [n.removesuffix(".prompt_ids") for n in folder.e2e if n.endswith(".prompt_ids")]:
     with report.attempt(case):
       _compare_generation(folder, models[form(case)], case, report)
-  positions = [n for n in folder.e2e if re.fullmatch(r"[^.]+\.\w+_pos_idx", n)]
-  report.leave(positions, "an input: which positions the references hold")
-  token = [n for n in folder.e2e if "_lmtok." in n and n not in report.errors]
-  report.leave([n for n in token if n not in positions], NO_TOKEN)
+  report.inputs |= {n for n in folder.e2e if re.fullmatch(r"[^.]+\.\w+_pos_idx", n)}
+  said = report.errors.keys() | report.inputs
+  report.leave([n for n in folder.e2e if "_lmtok." in n and n not in said], NO_TOKEN)
   report.rest(folder.e2e)
 
 

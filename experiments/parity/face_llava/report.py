@@ -21,6 +21,7 @@ class Report:
     errors: largest error by name; of a value with `tolerances` of 0, how many entries differ.
     tolerances: the largest error allowed, by the same names.
     not_compared: why, by name.
+    inputs: references that the comparison starts from.
     differs_by_design: where the library does something else on purpose, and that it did.
     notes: what a reader should know besides.
   """
@@ -28,6 +29,7 @@ class Report:
   errors: dict[str, float] = dataclasses.field(default_factory=dict)
   tolerances: dict[str, float] = dataclasses.field(default_factory=dict)
   not_compared: dict[str, str] = dataclasses.field(default_factory=dict)
+  inputs: set[str] = dataclasses.field(default_factory=set)
   differs_by_design: dict[str, str] = dataclasses.field(default_factory=dict)
   notes: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -84,6 +86,7 @@ class Report:
   def rest(self, names: Iterable[str]) -> None:
     """Lists what nothing has been said about."""
     said = self.errors.keys() | self.not_compared.keys() | self.differs_by_design.keys()
+    said |= self.inputs
     self.leave([name for name in names if name not in said], "no comparison is written for it")
 
   @property
@@ -101,6 +104,7 @@ class Report:
       "_tolerances": dict(sorted(self.tolerances.items())),
       "_failed": self.failed,
       "_not_compared": dict(sorted(self.not_compared.items())),
+      "_inputs": sorted(self.inputs),
       "_differs_by_design": dict(sorted(self.differs_by_design.items())),
       "_notes": dict(sorted(self.notes.items())),
     }

@@ -39,7 +39,7 @@ def compare(folder: Folder, models: Mapping[str, Model], report: Report) -> None
       values[name] = view(stages[f"{medium}.{stage}"], which, indices)
   report.compare(folder.vision, values)
   report.leave([n for n in folder.vision if "_lmtok." in n], NO_TOKEN)
-  report.leave(["tok_idx"], "an input: which tokens the references hold")
+  report.inputs.add("tok_idx")
   report.rest(folder.vision)
 
 
