@@ -38,8 +38,9 @@ def resize_image(
 
   The official transform keeps floats (`resample_image`); here they are rounded and clamped to
   uint8, so that a quarter of the bytes crosses to the device and is normalised there in float32.
-  That is up to half a grey level, 0.5/255/std or 0.0073 of a normalised value, and more where the
-  kernel overshoots black or white.
+  That is up to half a grey level, 0.5/255/std or 0.0075 of a normalised value, and more where the
+  kernel overshoots black or white: of three photographed faces of 256 px, in 0.1 % of the values
+  and by 8 levels at most; without antialias in 0.2 % and by 16.
 
   Args:
     image: any size.
