@@ -52,9 +52,9 @@ def origin(workdir: Path, stage: StageConfig) -> str | None:
   """
   if not stage.init_from or stage.init_from.endswith(".safetensors"):
     return stage.init_from
-  if not (workdir / stage.init_from).exists() and is_released(stage.init_from):
-    return stage.init_from
   done = steps_in(workdir / stage.init_from)
+  if not done and is_released(stage.init_from):
+    return stage.init_from
   return f"{stage.init_from} at step {done[-1]}" if done else None
 
 

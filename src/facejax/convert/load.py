@@ -184,6 +184,9 @@ def _with_towers(
 
 @functools.lru_cache(maxsize=8)  # tracing takes a second
 def _traced(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+  """Shapes by path. They do not depend on max_length, which the row that is traced may exceed."""
+  text = dataclasses.replace(config.decoder, max_length=1 << 20)
+  config = dataclasses.replace(config, decoder=text)
   shapes = flax.traverse_util.flatten_dict(face_mllm.init_shapes(config), sep="/")
   return {path: tuple(x.shape) for path, x in shapes.items()}
 
