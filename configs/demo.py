@@ -3,7 +3,7 @@
   make demo
   facejax train --config configs/demo.py --workdir runs/mine
 
-About 8 minutes on 2 CPU cores; experiments/demo/result.json has the numbers it reached. For your
+About 12 minutes on 2 CPU cores; experiments/demo/result.json has the numbers it reached. For your
 own photographs in the LLaVA format:
 
   facejax train --config configs/demo.py --workdir runs/mine --config.data.source=llava \
@@ -26,7 +26,7 @@ def get_config() -> RunConfig:
       "stage1": stages.stage1(
         steps=150, rows=16, init_from="facejax:demo_base.safetensors", peak_lr=1e-2
       ),
-      "stage2": stages.stage2(steps=1000, rows=16, peak_lr=1e-3),
+      "stage2": stages.stage2(steps=1400, rows=16, peak_lr=1e-3),
     },
     checkpoint_every=200,
   )

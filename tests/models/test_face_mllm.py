@@ -216,6 +216,7 @@ CHANGES = {
   "video.width": {"image.width": 40, "video.width": 40},
   "fusion.form": {"fusion.form": "paper"},
   "fusion.heads": {"fusion.heads": 3},
+  "fusion.landmark_init": {"fusion.landmark_init": "whitened"},
   "segmentation.mode": {"segmentation.mode": "off"},
   "segmentation.size": {"segmentation.size": 16},
   "segmentation.grid": {"segmentation.grid": 1},

@@ -8,13 +8,14 @@ import model_reference as reference
 import numpy as np
 import pytest
 
-from facejax.config import FusionConfig, SegmentationConfig
+from facejax.config import FusionConfig, MeshConfig, SegmentationConfig
 from facejax.faces import synthetic
 from facejax.faces.landmarks import shapes
 from facejax.models.fusion import FUSIONS, proximity
 from facejax.models.landmark_projector import LandmarkProjector
 from facejax.models.projector import Projector
 from facejax.models.segmentation_stream import SegmentationEncoder, add_maps, class_shares
+from facejax.sharding import make_mesh, param_shardings
 
 B, T, D = 2, 3, 20
 CONFIG = FusionConfig(heads=4, branch_scale=0.37)
@@ -188,18 +189,41 @@ def test_maps_of_another_size_are_refused():
     SegmentationEncoder(SEG, D).init(jax.random.key(0), jnp.zeros((1, 1, 8, 8), jnp.uint8))
 
 
-def test_fresh_landmark_projectors_hear_every_way_in_which_faces_vary():
+def test_whitened_landmark_projectors_hear_faces_and_not_noise():
   # Kills: kernels that are not whitened (head position fills 62 % of every token), statistics of
-  # another point order, a mean that is not taken out.
-  faces = [synthetic.face(seed, size=64, split="validation").landmarks / 64 for seed in range(200)]
-  landmarks = jnp.asarray(np.stack(faces), jnp.float32)[:, None]
-  module = LandmarkProjector(96)
+  # another point order, a mean that is not taken out, gains that grow where faces do not vary.
+  points = lambda seed: synthetic.face(seed, size=64, split="validation").landmarks / 64
+  landmarks = jnp.asarray(np.stack([points(seed) for seed in range(200)]), jnp.float32)[:, None]
+  module = LandmarkProjector(96, fresh="whitened")
   p = module.init(jax.random.key(0), landmarks)
   tokens = np.asarray(module.apply(p, landmarks))[:, 0]
   mean = module.apply(p, jnp.asarray(shapes().mean).reshape(1, 1, 68, 2))
-  np.testing.assert_allclose(mean, 0, atol=1e-3)  # float32 sums of kernels up to 40
+  np.testing.assert_allclose(mean, 0, atol=1e-3)
+  noise = np.random.default_rng(0).normal(0, 0.0014, landmarks.shape).astype(np.float32)
+  heard = np.asarray(module.apply(p, landmarks + noise))[:, 0] - tokens
   for region in range(tokens.shape[1]):
     own = tokens[:, region] - tokens[:, region].mean(0)
     assert 1 < own.std() < 2  # about 1 of the region and 1 of the whole face
     strengths = np.linalg.svd(own, compute_uv=False) ** 2
     assert strengths[0] / strengths.sum() < 0.3
+    assert heard[:, region].std() < 0.3 * own.std()
+
+
+def test_a_way_along_the_mean_is_heard_too():
+  # Kills: centring by projection, which deletes how far a face is from the corner of the crop.
+  module = LandmarkProjector(96, fresh="whitened")
+  at = lambda scale: jnp.asarray(shapes().mean * scale, jnp.float32).reshape(1, 1, 68, 2)
+  p = module.init(jax.random.key(0), at(1.0))
+  assert float(jnp.abs(module.apply(p, at(1.05))).mean()) > 0.05
+
+
+def test_fresh_landmark_projectors_do_not_depend_on_the_mesh():
+  # Kills: other numbers on another mesh than rounding makes (one in the last of 24 bits).
+  mesh = make_mesh(MeshConfig(fsdp=8, data=1))
+  module = LandmarkProjector(96, fresh="whitened")
+  draw = lambda: module.init(jax.random.key(0), jnp.zeros((1, 1, 68, 2)))["params"]
+  tree = {"landmark_projector": jax.eval_shape(draw)}
+  layout = param_shardings(tree, mesh)["landmark_projector"]
+  split = jax.jit(draw, out_shardings=layout)()
+  for one, many in zip(jax.tree.leaves(jax.jit(draw)()), jax.tree.leaves(split), strict=True):
+    np.testing.assert_allclose(one, many, rtol=1e-5, atol=1e-4)  # kernels reach 90

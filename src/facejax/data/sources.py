@@ -83,11 +83,11 @@ class SyntheticSource:
     size, split = max(self.image_size, synthetic.MIN_SIZE), self.config.split
     if kind == "video":
       clip = synthetic.clip(index, frames=self.frames, size=size, split=split)
-      points = clip.landmarks / np.float32(size)
+      points = synthetic.located(clip.landmarks / size, index, self.config.landmark_noise)
       return Medium(kind, clip.image, points, clip.segmentation), clip.labels
     face = synthetic.face(index, size=size, split=split)
-    points = face.landmarks / np.float32(size)
-    return Medium(kind, face.image[None], points[None], face.segmentation[None]), face.labels
+    points = synthetic.located(face.landmarks[None] / size, index, self.config.landmark_noise)
+    return Medium(kind, face.image[None], points, face.segmentation[None]), face.labels
 
   def name(self, index: int) -> str:
     """The face's split and seed."""

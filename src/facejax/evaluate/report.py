@@ -293,7 +293,10 @@ def attention(
     modalities=("landmarks",),
   )
   question = (Turn("human", "<image>"),)
-  samples = [Sample(f"face {i}", question, (medium(face),)) for i, face in enumerate(drawn)]
+  noise = config.data.synthetic.landmark_noise
+  samples = [
+    Sample(f"face {i}", question, (medium(face, i, noise),)) for i, face in enumerate(drawn)
+  ]
   rows = [encode([sample], [i], form, prompt=True) for i, sample in enumerate(samples)]
   return np.asarray(_weights(FaceMLLM(config.model), params, collate(rows)), np.float32)
 

@@ -124,9 +124,9 @@ class _Shown:
       self._progress.show(self._done, "answers")
 
 
-def medium(face: synthetic.Face) -> Medium:
-  """A drawn face with its landmarks in [0, 1] and its class map."""
-  landmarks = face.landmarks[None] / np.float32(len(face.image))
+def medium(face: synthetic.Face, seed: int, noise: float) -> Medium:
+  """A drawn face with its landmarks in [0, 1], as off as in training, and its class map."""
+  landmarks = synthetic.located(face.landmarks[None] / len(face.image), seed, noise)
   return Medium("image", face.image[None], landmarks, face.segmentation[None])
 
 
@@ -134,7 +134,8 @@ def _questions(config: RunConfig) -> tuple[list[Sample], list[Any]]:
   """Every task about every face, task by task, and the true labels. A face is drawn once."""
   size, split = max(config.model.image.image_size, synthetic.MIN_SIZE), config.evaluate.split
   faces = [synthetic.face(i, size=size, split=split) for i in range(config.evaluate.faces)]
-  media = [medium(face) for face in faces]
+  noise = config.data.synthetic.landmark_noise
+  media = [medium(face, i, noise) for i, face in enumerate(faces)]
   samples, truths = [], []
   for task in config.evaluate.tasks:
     for i, face in enumerate(faces):

@@ -101,6 +101,17 @@ def clip(seed: int, *, frames: int = 8, size: int = 112, split: str = "train") -
   )
 
 
+def located(landmarks: np.ndarray, seed: int, noise: float) -> np.ndarray:
+  """Landmarks [T 68 2] as a detector would give them, float32.
+
+  Each coordinate is off by N(0, noise), in the unit of `landmarks`, point by point and frame by
+  frame: exact points would tell an age to 1.4 years by shifts that no detector sees (ridge
+  regression on 2,400 faces; 3.0 years at 0.25 pixels of 256, 4.4 at 0.5, 6.0 at 1).
+  """
+  rng = np.random.default_rng((seed, landmarks.size))
+  return (landmarks + rng.normal(0, noise, landmarks.shape)).astype(np.float32)
+
+
 def render(scene: Scene, *, size: int = 112, frame: int = 0) -> Face:
   """Draws a scene. Frames of one scene differ in sensor noise only (`frame` 0, 1, ...).
 

@@ -48,7 +48,7 @@ class FaceMLLM(nn.Module):
       self.video_encoder = Vit(cfg.video, **shared)
     self.projector = PROJECTORS[cfg.projector](D, **shared)
     if cfg.fusion:
-      self.landmark_projector = LandmarkProjector(D, **shared)
+      self.landmark_projector = LandmarkProjector(D, fresh=cfg.fusion.landmark_init, **shared)
       self.fusion = FUSIONS[cfg.fusion.form](cfg.fusion, **shared)
     if cfg.segmentation.mode != "off":
       self.segmentation = SegmentationEncoder(cfg.segmentation, D, **shared)
@@ -161,7 +161,8 @@ def splice(
 def init(config: ModelConfig, rng: jax.Array) -> dict[str, Any]:
   """Fresh float32 parameters of every part, whatever a batch holds. Run it under jit to place them.
 
-  N(0, 0.02) weights, zero biases, unit norms: our choice for training from scratch.
+  N(0, 0.02) weights, zero biases, unit norms: our choice for training from scratch. The landmark
+  modules start as the released code's do, or as FusionConfig.landmark_init says.
   """
   videos = int(config.video is not None)
   length = VisualTable(config, 1, videos).size + 2

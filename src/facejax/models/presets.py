@@ -131,7 +131,7 @@ def demo(vocab: int) -> ModelConfig:
       mlp=352,
       max_length=1024,
     ),
-    fusion=FusionConfig(heads=4),
+    fusion=FusionConfig(heads=4, landmark_init="whitened"),
     segmentation=SegmentationConfig(mode="add", size=56, grid=8, width=64),
     dtype="float32",  # bfloat16 is no faster on a CPU
     remat="none",
