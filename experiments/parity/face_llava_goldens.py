@@ -109,7 +109,7 @@ def main() -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
   run = {
-    "folder": str(args.folder),
+    "folder": args.folder.resolve().name,
     "date": datetime.date.today().isoformat(),
     "seconds": round(time.perf_counter() - start, 1),
     "jax": jax.__version__,
