@@ -51,6 +51,7 @@ def test_grids_equal_a_brute_force(least, most):
   draw = np.random.default_rng(most)
   sizes = draw.integers(8, 900, (300, 2)).tolist() + [[n, n] for n in range(100, 2000, 37)]
   sizes += [[3 * n, 4 * n] for n in range(20, 400, 17)]  # as near to 1:2 as to 1:1
+  sizes += [[5 * n, 4 * n] for n in range(20, 400, 17)]  # as near to 1:2 as to 2:1
   for width, height in sizes:
     got = grid(height, width, 448, least, most)
     assert got == _brute_force(height, width, 448, least, most), (width, height)
