@@ -166,6 +166,10 @@ def test_load_refuses_a_model_without_bos(tmp_path):
 
 def test_check_vocab(tokenizer):
   """Kills: a tokenizer of other weights going unnoticed."""
-  tokenizer.check_vocab(320)
+  for rows in (320, 384, 447):  # rounded up, as LLaVA-1.5's 32,064 for 32,000
+    tokenizer.check_vocab(rows)
+  for rows in (319, 448):
+    with pytest.raises(ValueError, match=f"vocab 320, the model expects {rows}"):
+      tokenizer.check_vocab(rows)
   with pytest.raises(ValueError, match="wrong tokenizer: vocab 320, the model expects 32000"):
     tokenizer.check_vocab(32000)

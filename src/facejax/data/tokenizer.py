@@ -22,6 +22,7 @@ from typing import Protocol
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as pb
 
+_ROUNDING = 128  # Rows of a table are rounded up to a multiple of 64, at most of this.
 _MARKER = "\u2581"  # SentencePiece writes a space as this character.
 
 
@@ -185,8 +186,11 @@ class Tokenizer:
     return id_
 
   def check_vocab(self, expected: int) -> None:
-    """Raises ValueError unless the model's vocabulary is this tokenizer's."""
-    if self.vocab_size != expected:
+    """Raises ValueError unless the model's vocabulary is this tokenizer's.
+
+    It may have some more: transformers' LLaVA-1.5 adds two tokens and rounds 32,002 up to 32,064.
+    """
+    if not 0 <= expected - self.vocab_size < _ROUNDING:
       raise ValueError(
         f"wrong tokenizer: vocab {self.vocab_size}, the model expects {expected} ({self.source}) - "
         "use the tokenizer.model that came with the weights"
