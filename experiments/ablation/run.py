@@ -28,7 +28,7 @@ VARIANTS = {
   "neither": ["data.modalities="],
   "full, paper fusion": ["model.fusion.form=paper"],
 }
-SETTINGS = ["stages.stage1.steps=50", "stages.stage2.steps=400", "evaluate.faces=300"]
+SETTINGS = ["stages.stage1.steps=50", "stages.stage2.steps=300", "evaluate.faces=300"]
 METRICS = (
   "expression_accuracy",
   "au_macro_f1",
