@@ -5,11 +5,13 @@ A value that cannot work is refused where it is set: each dataclass checks its o
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 
 from facejax.types import Kind
 
 MODALITIES = ("landmarks", "segmentation")
+SPLITS = ("train", "validation", "test")  # of drawn faces
 TEMPLATES = ("vicuna_v1", "face_llava_released", "internvl", "internvl_system")
 
 
@@ -19,6 +21,21 @@ def one_of(where: str, value: str, choices: Sequence[str]) -> None:
     near = difflib.get_close_matches(value, choices, 1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"{where} is '{value}', expected one of {', '.join(choices)}{hint}")
+
+
+def within(config, names: str, least: float, most: float = math.inf) -> None:
+  """Raises ValueError for the first field of `names`, which is not None, outside least to most."""
+  for name in names.split():
+    value = getattr(config, name)
+    if value is not None and not least <= value <= most:  # refuses nan too
+      expected = f"at least {least}" if most == math.inf else f"{least} to {most}"
+      raise ValueError(f"{type(config).__name__}.{name}={value}: expected {expected}")
+
+
+def each_once(where: str, values: Sequence[str]) -> None:
+  """Raises ValueError unless there are values, all different."""
+  if not values or len(set(values)) < len(values):
+    raise ValueError(f"{where}={values}: expected at least one, and each once")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +69,8 @@ class VitConfig:
     one_of("VitConfig.norm", self.norm, ("layer", "rms"))
     one_of("VitConfig.statistics", self.statistics, ("clip", "imagenet"))
     one_of("VitConfig.activation", self.activation, ("gelu", "quick_gelu"))
+    within(self, "image_size patch width layers heads mlp", 1)
+    within(self, "frames eps", 0)
     if self.image_size % self.patch or self.width % self.heads:
       raise ValueError(
         f"VitConfig: image_size={self.image_size} must be a multiple of patch={self.patch} and "
@@ -88,6 +107,7 @@ class FusionConfig:
     one_of("FusionConfig.landmark_init", self.landmark_init, ("released", "whitened"))
     one_of("FusionConfig.form", self.form, ("released", "masked", "paper"))
     one_of("FusionConfig.grid", self.grid, ("xy", "yx"))
+    within(self, "heads", 1)
     if self.grid == "yx" and self.form != "masked":
       raise ValueError(
         f"FusionConfig: grid='yx' with form='{self.form}' - only form='masked' reproduces the "
@@ -107,11 +127,13 @@ class SegmentationConfig:
 
   def __post_init__(self):
     one_of("SegmentationConfig.mode", self.mode, ("off", "concat", "add"))
-    if self.mode != "off" and (self.grid < 1 or self.width < 1 or self.size % self.grid):
-      raise ValueError(
-        f"SegmentationConfig: mode={self.mode} needs width >= 1, grid >= 1 and size a multiple of "
-        f"grid; got width={self.width}, grid={self.grid}, size={self.size}"
-      )
+    within(self, "classes", 1)
+    if self.mode != "off":
+      within(self, "size grid width", 1)
+      if self.size % self.grid:
+        raise ValueError(
+          f"SegmentationConfig: size={self.size} must be a multiple of grid={self.grid}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +155,8 @@ class DecoderConfig:
   rope_factor: float = 1.0  # rows may be so many times longer than max_length (dynamic NTK)
 
   def __post_init__(self):
-    if self.rope_factor < 1:
-      raise ValueError(f"DecoderConfig.rope_factor={self.rope_factor}: expected 1 or more")
+    within(self, "vocab width layers heads kv_heads head_width mlp max_length rope_factor", 1)
+    within(self, "rope_theta eps", 0)
     if self.heads % self.kv_heads:
       raise ValueError(f"DecoderConfig: heads={self.heads} is no multiple of {self.kv_heads=}")
 
@@ -162,6 +184,7 @@ class ModelConfig:
     one_of("ModelConfig.dtype", self.dtype, ("float32", "bfloat16"))
     one_of("ModelConfig.remat", self.remat, ("none", "dots", "full"))
     one_of("ModelConfig.projector", self.projector, ("mlp", "pixel_shuffle"))
+    within(self, "frames", 1)
     if self.video and self.video.frames not in (0, self.frames):
       raise ValueError(
         f"ModelConfig: frames={self.frames} but the video encoder's temporal embedding is made for "
@@ -214,9 +237,10 @@ class SyntheticConfig:
   landmark_noise: float = 0.0014
 
   def __post_init__(self):
-    one_of("SyntheticConfig.split", self.split, ("train", "validation", "test"))
-    if not 1 <= self.turns <= len(self.tasks):
-      raise ValueError(f"SyntheticConfig.turns={self.turns}: expected 1 to {len(self.tasks)}")
+    one_of("SyntheticConfig.split", self.split, SPLITS)
+    each_once("SyntheticConfig.tasks", self.tasks)
+    within(self, "faces", 1)
+    within(self, "turns", 1, len(self.tasks))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,6 +277,9 @@ class DataConfig:
     one_of("DataConfig.source", self.source, ("synthetic", "llava"))
     one_of("DataConfig.template", self.template, TEMPLATES)
     one_of("DataConfig.resize", self.resize, ("pad", "crop", "stretch"))
+    within(self, "row_length", 1)
+    within(self, "seed images_per_row videos_per_row workers", 0)
+    within(self, "max_refused", 0, 1)
     if not 1 <= self.min_tiles <= self.max_tiles:
       raise ValueError(
         f"DataConfig: min_tiles={self.min_tiles}, max_tiles={self.max_tiles} - expected "
@@ -282,6 +309,8 @@ class OptimConfig:
 
   def __post_init__(self):
     one_of("OptimConfig.schedule", self.schedule, ("cosine", "constant"))
+    within(self, "peak_lr eps weight_decay clip_norm", 0)
+    within(self, "warmup b1 b2", 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,6 +329,9 @@ class StageConfig:
   modalities: tuple[str, ...] = MODALITIES  # of data.modalities, those this stage reads
 
   def __post_init__(self):
+    within(self, "steps rows accumulate", 1)
+    for name in self.modalities:
+      one_of("StageConfig.modalities", name, MODALITIES)
     if self.rows % self.accumulate:
       raise ValueError(f"StageConfig: rows={self.rows} is no multiple of {self.accumulate=}")
 
@@ -324,6 +356,11 @@ class EvaluateConfig:
   new_tokens: int = 64  # an answer is cut after so many
   bootstrap: int = 1000  # resamples behind a 95 % interval
 
+  def __post_init__(self):
+    one_of("EvaluateConfig.split", self.split, SPLITS)
+    each_once("EvaluateConfig.tasks", self.tasks)
+    within(self, "faces rows new_tokens bootstrap", 1)
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -340,6 +377,8 @@ class RunConfig:
   log_every: int = 10  # steps
 
   def __post_init__(self):
+    within(self, "checkpoint_every keep log_every", 1)
+    within(self, "seed", 0)
     decoder = self.model.decoder
     if self.data.row_length > decoder.longest:
       raise ValueError(

@@ -68,16 +68,14 @@ def _value(hint, value, where: str):
   raise ValueError(f"{where}: expected {name}, got {value!r} ({type(value).__name__})")
 
 
-def from_json(text: str) -> RunConfig:
-  """Reads a resolved config back from a checkpoint or report."""
-  return from_dict(RunConfig, json.loads(text))
-
-
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
   """Runs a config file (Python, yours) and applies overrides such as "data.seed=3"."""
   path = Path(path)
   if not path.is_file():
-    raise FileNotFoundError(f"config file {path} does not exist; see the folder configs/")
+    raise FileNotFoundError(
+      f"config file {path} does not exist, looked for in {Path.cwd()} - expected such as "
+      "configs/demo.py in a clone of facejax - go there, or give --config"
+    )
   spec = importlib.util.spec_from_file_location(f"facejax_config_{path.stem}", path)
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
