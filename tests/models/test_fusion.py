@@ -16,6 +16,7 @@ from facejax.models.landmark_projector import LandmarkProjector
 from facejax.models.projector import Projector
 from facejax.models.segmentation_stream import SegmentationEncoder, add_maps, class_shares
 from facejax.sharding import make_mesh, param_shardings
+from facejax.sharding import make_mesh, param_shardings
 
 B, T, D = 2, 3, 20
 CONFIG = FusionConfig(heads=4, branch_scale=0.37)
@@ -57,7 +58,7 @@ def test_fusion_equals_a_loop(form, grid, tokens, randomise):
 
 
 def test_the_masked_form_has_the_released_parameters():
-  # Kills: an output projection, biases left out, another name.
+  # Kills: an output projection, biases left out, another name, a parameter without a layout.
   shapes = jax.eval_shape(
     FUSIONS["masked"](dataclasses.replace(CONFIG, form="masked")).init,
     jax.random.key(0),
@@ -74,6 +75,8 @@ def test_the_masked_form_has_the_released_parameters():
   }
   norms = {f"{n}/{part}": (D,) for n in ("norm", "outer_norm") for part in ("scale", "bias")}
   assert names == dense | norms
+  shardings = param_shardings({"fusion": shapes}, make_mesh(MeshConfig(data=4, fsdp=2)))
+  assert not shardings["fusion"]["attention"]["v"]["kernel"].is_fully_replicated
 
 
 def test_fusion_settings_that_contradict_are_refused():

@@ -30,12 +30,12 @@ def compare(folder: Folder, config: ModelConfig, report: Report) -> None:
     _compare_picture(stored, name, size, report)
   if "video.u8_thwc" in stored:
     _compare_clip(stored, size, report)
-  if "image.landscape.padded_u8_midcol" in stored:
+  for name in [n for n in stored if n.endswith(".padded_u8_midcol")]:
     # A square of its own size: padding is all that happens.
-    side = max(stored["image.landscape.u8"].shape)
-    padded = resize.resize_image(stored["image.landscape.u8"], side, "pad")
-    want = stored["image.landscape.padded_u8_midcol"]
-    report.equal("image.landscape.padded_u8_midcol", padded[:, side // 2], want)
+    image = stored[name.replace(".padded_u8_midcol", ".u8")]
+    side = max(image.shape[:2])
+    padded = resize.resize_image(image, side, "pad")
+    report.equal(name, padded[:, side // 2], stored[name])
   if "pad_color" in stored:
     report.equal("pad_color", resize.PAD_COLOUR, stored["pad_color"])
   if "video.frame_ids" in stored:
