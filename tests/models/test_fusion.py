@@ -16,7 +16,6 @@ from facejax.models.landmark_projector import LandmarkProjector
 from facejax.models.projector import Projector
 from facejax.models.segmentation_stream import SegmentationEncoder, add_maps, class_shares
 from facejax.sharding import make_mesh, param_shardings
-from facejax.sharding import make_mesh, param_shardings
 
 B, T, D = 2, 3, 20
 CONFIG = FusionConfig(heads=4, branch_scale=0.37)
