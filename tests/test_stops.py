@@ -47,7 +47,13 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
   names = ", ".join(f"sample-{i}" for i in ids)
   assert f"samples of the batch: {names} - last good checkpoint: " in text
   assert f"last good checkpoint: {tmp_path}/base/checkpoints/2 - " in text
+  assert text.endswith("then --resume --allow-change=stages.base.optim")
   assert checkpoint.steps_in(tmp_path / "base") == [2]
+  slower = dataclasses.replace(CONFIG.stages["base"].optim, peak_lr=1e-5)
+  base = dataclasses.replace(CONFIG.stages["base"], optim=slower)
+  lower = dataclasses.replace(CONFIG, stages={**CONFIG.stages, "base": base})
+  allow = ["stages.base.optim"]  # what the message says goes on
+  assert tiny_run.run(tmp_path, lower, stages=["base"], resume=True, allow_change=allow) == 0
   first = dataclasses.replace(CONFIG, checkpoint_every=99)
   with pytest.raises(train.NonFiniteLoss, match="last good checkpoint: none yet"):
     tiny_run.run(tmp_path / "b", first, Poisoned, stages=["base"])

@@ -7,6 +7,7 @@ has neither the landmark nor the segmentation modules. experiments/demo_base reb
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -16,35 +17,53 @@ from facejax.config import RunConfig
 from facejax.data.pipeline import Pipeline
 from facejax.data.sources import Source
 from facejax.evaluate.report import report
-from facejax.evaluate.run import evaluate, table
+from facejax.evaluate.run import evaluate, finished, table
 from facejax.generate import Answerer, Sampling
 from facejax.logs import memory_gib
 from facejax.models import face_mllm
-from facejax.train import train
+from facejax.train import prepare, train
 from facejax.types import Sample
+from facejax.workdirs import selected
 
+BASE = "base"  # the weights it starts from; their evaluation's folder
+SUMMARY = "results.json"
+_OWN = (SUMMARY, "report.html", f"{BASE}/results.json", f"{BASE}/predictions.jsonl")
 MASKED = "stage 2, landmarks and maps masked off"
 QUESTIONS = 3  # answered aloud at the end
 
 
-def run(config: RunConfig, workdir: Path, *, overwrite: bool = False) -> int:
+def run(
+  config: RunConfig,
+  workdir: Path,
+  *,
+  resume: bool = False,
+  overwrite: bool = False,
+  allow_change: Sequence[str] = (),
+) -> int:
   """Writes workdir/results.json and report.html; returns 0, or train's code if it was stopped.
 
-  results.json holds the metrics of the last stage (value, low, high, n), `runs` with those of
-  every stage and of the masked evaluation, seconds, and peak_rss_gb. Raises as train() does.
+  With resume, finished stages and evaluations are taken from the workdir; the results are those of
+  a run in one piece. results.json holds the metrics of the last stage (value, low, high, n), `runs`
+  with those of every stage and of the masked evaluation; `seconds` and `peak_rss_gb` of this call,
+  and whether it `resumed` an earlier one. Raises as train() does.
   """
   started = time.monotonic()
-  names = list(config.stages)
+  names = selected(config, None)
+  resumed = any(checkpoint.steps_in(workdir / name) for name in names)
+  _prepare(config, workdir, resume, overwrite)
   runs = {}
   for name in names:
-    if stopped := train(config, workdir, stages=[name], overwrite=overwrite):
+    # Its folder is empty, unless it may be resumed.
+    stopped = train(config, workdir, stages=[name], resume=True, allow_change=allow_change)
+    if stopped:
       return stopped
     if name == names[0]:
-      runs["base"] = evaluate(config, base_params(config), workdir / "base", modalities=())
+      start = config.stages[name].init_from
+      runs[BASE] = _evaluated(config, base_params(config), workdir / BASE, (), start)
     _, params, folder = checkpoint.load_run(workdir, name)
-    modalities = config.stages[name].modalities
-    runs[name] = evaluate(config, params, folder / "evaluate", modalities=modalities)
-  runs[MASKED] = evaluate(config, params, folder / "evaluate_masked", modalities=())
+    of = f"{name} at step {checkpoint.steps_in(folder)[-1]}"
+    runs[name] = _evaluated(config, params, folder / "evaluate", config.reads(name), of)
+  runs[MASKED] = _evaluated(config, params, folder / "evaluate_masked", (), of)
   print(table(runs))
   for text in _conversations(config, params):
     print(text)
@@ -53,11 +72,39 @@ def run(config: RunConfig, workdir: Path, *, overwrite: bool = False) -> int:
     "runs": runs,
     "data": "synthetic faces of held-out identities",
     "seconds": round(time.monotonic() - started, 1),
+    "resumed": resumed and resume,
     "peak_rss_gb": round(memory_gib() * 2**30 / 1e9, 2),
   }
-  (workdir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-  print(f"{workdir}/results.json, {report(workdir)}")
+  (workdir / SUMMARY).write_text(json.dumps(results, indent=1) + "\n")
+  print(f"{workdir / SUMMARY}, {report(workdir)}")
   return 0
+
+
+def _prepare(config: RunConfig, workdir: Path, resume: bool, overwrite: bool) -> None:
+  """Refuses what cannot work before anything trains; an earlier run's summary goes with the run."""
+  first, stage = next(iter(config.stages.items()))
+  if BASE in config.stages or not stage.init_from.endswith(".safetensors"):
+    raise ValueError(
+      f"stages.{first}.init_from='{stage.init_from}', stages {', '.join(config.stages)} - expected "
+      f"a .safetensors file and no stage {BASE}: the demo evaluates the weights it starts from, in "
+      f"{workdir / BASE} - use facejax train, then facejax evaluate"
+    )
+  summary = [path for name in _OWN if (path := workdir / name).exists()]
+  if summary and not (resume or overwrite):
+    raise FileExistsError(f"{summary[0]} is of an earlier demo; use --resume or --overwrite")
+  prepare(config, workdir, list(config.stages), resume, overwrite)
+  for path in summary if overwrite else ():
+    path.unlink()
+
+
+def _evaluated(
+  config: RunConfig, params: dict, folder: Path, modalities: Sequence[str], of: str
+) -> dict:
+  """The results in the folder if they are of this evaluation, else new ones."""
+  if found := finished(config, folder, modalities=modalities, of=of):
+    print(f"{folder}: evaluated already")
+    return found
+  return evaluate(config, params, folder, modalities=modalities, of=of)
 
 
 def base_params(config: RunConfig) -> dict:

@@ -82,17 +82,28 @@ def train(
   use_compile_cache()
   workdir = Path(workdir)
   names = workdirs.selected(config, stages)
-  workdirs.check_sources(config, workdir, names, resume)
-  mesh = make_mesh(config.mesh)
-  for name in names:
-    _check_rows(name, config.stages[name], mesh)
-  workdirs.prepare(workdir, names, resume, overwrite)
+  mesh = prepare(config, workdir, names, resume, overwrite)
   with StopRequest() as stop:
     for name in names:
       if not _train_stage(config, workdir, name, mesh, allow_change, stop):
         _say(f"{name}: stopped and saved; continue with --resume")
         return INTERRUPTED
   return 0
+
+
+def prepare(
+  config: RunConfig, workdir: Path, names: Sequence[str], resume: bool, overwrite: bool
+) -> Mesh:
+  """All that can be refused before the first stage trains; makes the stages' folders.
+
+  Raises FileExistsError, FileNotFoundError and ValueError as train() does.
+  """
+  workdirs.check_sources(config, workdir, names, resume)
+  mesh = make_mesh(config.mesh)
+  for name in names:
+    _check_rows(name, config.stages[name], mesh)
+  workdirs.prepare(workdir, names, resume, overwrite)
+  return mesh
 
 
 def use_compile_cache() -> None:
@@ -330,7 +341,8 @@ def _non_finite(run: _Stage, pending: _Pending, values: dict[str, float]) -> str
   return (
     f"stage {run.name}, step {pending.done}: {wrong} - expected finite numbers - "
     f"samples of the batch: {', '.join(samples)} - last good checkpoint: {good} - look "
-    f"at these samples, or lower stages.{run.name}.optim.peak_lr or set clip_norm, then --resume"
+    f"at these samples, or lower stages.{run.name}.optim.peak_lr or set clip_norm, then --resume "
+    f"--allow-change=stages.{run.name}.optim"
   )
 
 

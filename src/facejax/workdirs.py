@@ -14,6 +14,8 @@ from facejax.weights import located
 
 def selected(config: RunConfig, stages: Sequence[str] | None) -> list[str]:
   """The stages to run, in the config's order. Raises ValueError for a name it does not have."""
+  if not config.stages:
+    raise ValueError("the config has no stages - expected at least one - name one in its stages")
   for name in stages or ():
     one_of("--stages", name, list(config.stages))
   return [name for name in config.stages if stages is None or name in stages]

@@ -263,9 +263,7 @@ def _attention(
   folder: Path,
 ) -> str:
   title = f"<h2>Attention to face regions, {html.escape(stage_dir.name)}</h2>\n"
-  stage = config.stages.get(stage_dir.name)
-  read = stage is None or "landmarks" in stage.modalities
-  if config.model.fusion is None or not read or "landmarks" not in config.data.modalities:
+  if config.model.fusion is None or "landmarks" not in config.reads(stage_dir.name):
     return title + _missing(
       f"{stage_dir.name} does not read landmarks", "a later stage has this section"
     )

@@ -43,6 +43,7 @@ def evaluate(
   out_dir: str | Path,
   *,
   modalities: Sequence[str] | None = None,
+  of: str = "",
   name: str = "evaluate",
   mesh: Mesh | None = None,
 ) -> dict:
@@ -53,6 +54,7 @@ def evaluate(
     params: of config.model.
     out_dir: made if needed; an earlier evaluation in it is replaced.
     modalities: optional inputs that the model sees, of those in config.data; None: all of them.
+    of: what the parameters are, such as "stage1 at step 150"; recorded, and read by finished().
     name: of the progress line.
     mesh: as in Answerer.
 
@@ -62,14 +64,11 @@ def evaluate(
     `seconds` and what was evaluated. How answers without a label count is said in metrics.py.
 
   Raises:
-    ValueError: no or unknown tasks, an unknown modality or split, fewer than one face or bootstrap
-      resample; or what Answerer refuses.
+    ValueError: an unknown task or modality; or what Answerer refuses.
   """
   started = time.monotonic()
   _check(config, modalities)
-  if modalities is not None:  # no more than the model was trained with
-    reads = tuple(name for name in config.data.modalities if name in modalities)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, modalities=reads))
+  config = _narrowed(config, modalities)
   asked, truths = _questions(config)
   sampling = Sampling(new_tokens=config.evaluate.new_tokens)
   with Progress(name, 0, len(asked)) as progress:
@@ -84,29 +83,61 @@ def evaluate(
     "split": config.evaluate.split,
     "modalities": list(config.data.modalities),
     "data": "synthetic",
+    "settings": _settings(config, of),
   }
-  out_dir = Path(out_dir)
-  out_dir.mkdir(parents=True, exist_ok=True)
-  lines = [json.dumps(_plain(record)) + "\n" for record in records]
-  (out_dir / "predictions.jsonl").write_text("".join(lines))
-  (out_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+  _write(Path(out_dir), results, records)
   return results
+
+
+def finished(
+  config: RunConfig, out_dir: str | Path, *, modalities: Sequence[str] | None = None, of: str
+) -> dict | None:
+  """The results of the same evaluate() call if out_dir holds them complete, else None."""
+  try:
+    results = json.loads((Path(out_dir) / "results.json").read_text())
+  except (FileNotFoundError, ValueError):
+    return None
+  same = results.get("settings") == _settings(_narrowed(config, modalities), of)
+  return results if same else None
+
+
+def _narrowed(config: RunConfig, modalities: Sequence[str] | None) -> RunConfig:
+  """The config that reads these modalities, and no more than the model was trained with."""
+  if modalities is None:
+    return config
+  reads = tuple(name for name in config.data.modalities if name in modalities)
+  return dataclasses.replace(config, data=dataclasses.replace(config.data, modalities=reads))
+
+
+def _settings(config: RunConfig, of: str) -> dict:
+  """What answers and scores depend on, as JSON values."""
+  return {
+    "of": of,
+    "modalities": list(config.data.modalities),
+    "seed": config.seed,
+    "data.seed": config.data.seed,
+    **dataclasses.asdict(config.evaluate),
+    "tasks": list(config.evaluate.tasks),
+  }
+
+
+def _write(folder: Path, results: Mapping, records: Sequence[Mapping]) -> None:
+  """Both files; whenever the process dies, a results.json belongs to the predictions beside it."""
+  folder.mkdir(parents=True, exist_ok=True)
+  summary, partial = folder / "results.json", folder / "results.json.tmp"
+  summary.unlink(missing_ok=True)
+  lines = [json.dumps(_plain(record)) + "\n" for record in records]
+  (folder / "predictions.jsonl").write_text("".join(lines))
+  partial.write_text(json.dumps(results, indent=1) + "\n")
+  partial.replace(summary)
 
 
 def _check(config: RunConfig, modalities: Sequence[str] | None) -> None:
   """Refuses before minutes of answering what would fail behind them."""
-  settings = config.evaluate
   for name in modalities or ():
     one_of("evaluate(modalities=...)", name, MODALITIES)
-  for task in settings.tasks:
+  for task in config.evaluate.tasks:
     one_of("evaluate.tasks", task, questions.TASKS)
-  if not settings.tasks or len(set(settings.tasks)) < len(settings.tasks):
-    raise ValueError(
-      f"evaluate.tasks={settings.tasks}: expected some of {', '.join(questions.TASKS)}, each once"
-    )
-  for name in ("faces", "bootstrap"):
-    if getattr(settings, name) < 1:
-      raise ValueError(f"evaluate.{name}={getattr(settings, name)}: expected at least 1")
 
 
 class _Shown:
