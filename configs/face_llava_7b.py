@@ -1,6 +1,6 @@
 """Face-LLaVA-7B in its two released stages (arXiv 2504.07198), on FaceInstruct-1M.
 
-  facejax train --config configs/face_llava_7b.py --workdir gs://bucket/face_llava \
+  facejax train --config configs/face_llava_7b.py --workdir runs/face_llava \
     --config.data.llava.index=dfew.json,rafdb.json --config.data.llava.image_folder=/data/faces \
     --config.data.tokenizer=tokenizer.model --config.stages.stage1.init_from=video_llava.safetensors
 

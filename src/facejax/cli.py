@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f"facejax {args.command} takes no --config.NAME=VALUE")
   try:
     return args.run(args) or 0
-  except (ValueError, FileNotFoundError, FileExistsError, ModuleNotFoundError) as error:
+  except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
     if args.traceback:
       raise
     print(f"facejax {args.command}: {error}", file=sys.stderr)
@@ -44,29 +44,22 @@ def make_parser() -> argparse.ArgumentParser:
     return p
 
   p = command("demo", _demo, "train in two stages on drawn faces, evaluate, report, answer")
-  _workdir_flags(p, default="runs/demo")
   p.add_argument("--config", default="configs/demo.py", help="default: %(default)s")
+  _workdir_flags(p, default="runs/demo")
   p = command("train", _train, "run the stages of a config file")
   p.add_argument("--config", required=True, help="such as configs/demo.py")
   _workdir_flags(p)
   p.add_argument("--stages", default="", help="comma-separated; default: all, in order")
-  p.add_argument("--resume", action="store_true", help="continue where the workdir stopped")
-  p.add_argument(
-    "--allow-change",
-    default="",
-    metavar="NAMES",
-    help="differences to the saved run that you accept, as the refusal names them",
-  )
   p = command("evaluate", _evaluate, "five tasks on held-out drawn faces")
-  p.add_argument("--workdir", required=True)
+  p.add_argument("--workdir", type=_path, required=True)
   p.add_argument("--stage", default="", help="default: the last one trained")
   p.add_argument("--faces", type=int, help="how many; default: the run's evaluate.faces")
   p.add_argument("--without", default="", metavar="MODALITIES", help="landmarks,segmentation")
   p = command("chat", _chat, "a question about a photograph or clip")
-  p.add_argument("--workdir", required=True)
+  p.add_argument("--workdir", type=_path, required=True)
   media = p.add_mutually_exclusive_group(required=True)
-  media.add_argument("--image", help="a photograph; its face is found and cropped")
-  media.add_argument("--video", help="a clip of a face crop")
+  media.add_argument("--image", type=_path, help="a photograph; its face is found and cropped")
+  media.add_argument("--video", type=_path, help="a clip of a face crop")
   p.add_argument("--landmarks", default="", help=".npy or .json of 68 points in the 256 px crop")
   p.add_argument("--face", type=int, help="which face, from the left, where there are several")
   p.add_argument("--detector", default="", help="folder or .task bundle of MediaPipe models")
@@ -78,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
   p = command("convert", _convert, "import, export or compare released weights")
   _convert_flags(p)
   p = command("report", _report, "write report.html from a workdir's results")
-  p.add_argument("--workdir", required=True)
+  p.add_argument("--workdir", type=_path, required=True)
   return parser
 
 
@@ -105,8 +98,15 @@ def _convert_flags(parser) -> None:
 
 
 def _workdir_flags(parser, default=None) -> None:
-  parser.add_argument("--workdir", default=default, required=default is None)
+  parser.add_argument("--workdir", type=_path, default=default, required=default is None)
   parser.add_argument("--overwrite", action="store_true", help="delete the workdir's earlier run")
+  parser.add_argument("--resume", action="store_true", help="continue where the workdir stopped")
+  parser.add_argument(
+    "--allow-change",
+    default="",
+    metavar="NAMES",
+    help="differences to the saved run that you accept, as the refusal names them",
+  )
 
 
 def _check_flags(parser, argv: Sequence[str]) -> None:
@@ -121,6 +121,17 @@ def _check_flags(parser, argv: Sequence[str]) -> None:
       near = difflib.get_close_matches(flag, known, 1)
       hint = f"; did you mean {near[0]}?" if near else f"; see facejax {command} --help"
       parser.error(f"facejax {command} has no argument {flag}{hint}")
+
+
+def _path(text: str) -> str:
+  """An argument that names a file or folder; pathlib would make something of any text."""
+  if not text:
+    raise argparse.ArgumentTypeError("expected a path, got ''")
+  if "://" in text:
+    raise argparse.ArgumentTypeError(
+      f"'{text}' is an address - expected a folder on this machine, or a mounted one"
+    )
+  return text
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -145,7 +156,13 @@ def _demo(args) -> int:
   from facejax import demo
 
   config = config_io.load(args.config, args.overrides)
-  return demo.run(config, Path(args.workdir), overwrite=args.overwrite)
+  return demo.run(
+    config,
+    Path(args.workdir),
+    resume=args.resume,
+    overwrite=args.overwrite,
+    allow_change=_names(args.allow_change),
+  )
 
 
 def _evaluate(args) -> None:
@@ -153,13 +170,15 @@ def _evaluate(args) -> None:
   from facejax.evaluate.run import evaluate, table
 
   config, params, stage_dir = checkpoint.load_run(Path(args.workdir), args.stage or None)
-  if args.faces is not None:
+  changes = []  # an evaluation of other faces has a folder of its own
+  if args.faces is not None and args.faces != config.evaluate.faces:
     config = config_io.override(config, [f"evaluate.faces={args.faces}"])
+    changes = [f"{args.faces}_faces"]
   for name in (without := _names(args.without)):
     if name not in MODALITIES:
       raise ValueError(f"--without {name}: expected {' or '.join(MODALITIES)}")
-  modalities = tuple(m for m in config.data.modalities if m not in without)
-  out = stage_dir / "-".join(["evaluate", *(f"no_{m}" for m in without)])
+  modalities = tuple(m for m in config.reads(stage_dir.name) if m not in without)
+  out = stage_dir / "-".join(["evaluate", *changes, *(f"no_{m}" for m in without)])
   print(table({stage_dir.name: evaluate(config, params, out, modalities=modalities)}))
   print(f"predictions: {out}/predictions.jsonl")
 
