@@ -101,6 +101,16 @@ def test_inference_reads_params_alone(tmp_path):
   assert jax.tree.map(lambda x: x.sharding, placed) == wanted
 
 
+def test_the_last_stage_is_the_last_in_the_config(tmp_path):
+  """Kills: the stage whose files are newest, as after a copy or a base that was trained on."""
+  order = ("stage2", "base", "stage1")
+  run = dataclasses.replace(CONFIG, stages={name: CONFIG.stages[name] for name in order})
+  state = tiny_run.filled(abstract())
+  for name in ("stage1", "stage2", "base"):
+    write(tmp_path / name, state, saved=record(run, name))
+  assert checkpoint.load_run(tmp_path)[2] == tmp_path / "stage1"
+
+
 def test_loading_what_is_not_there(tmp_path):
   """Kills: Orbax's message, which names neither the folder nor the steps."""
   with pytest.raises(FileNotFoundError, match=r"nowhere does not exist; expected the --workdir"):
@@ -246,6 +256,8 @@ def changed(**values) -> RunConfig:
       "stages.stage1.trainable: ['(landmark_projector|fusion|segmentation)/.*'] -> ['decoder/.*']",
     ),
     ({"seed": 1}, "seed: 0 -> 1"),
+    # The cosine and the warm-up are shares of the steps.
+    ({"stages__stage1__steps": 99}, "stages.stage1.steps: 6 -> 99"),
   ],
 )
 def test_changes_of_mathematics_or_data_are_refused_by_name(values, line):
@@ -261,11 +273,22 @@ def test_changes_of_mathematics_or_data_are_refused_by_name(values, line):
     meta.check(record(), record(changed(**values)), (name[:-1],), "x")
 
 
+def test_more_steps_at_a_constant_rate_are_free():
+  """Kills: a refusal where no rate changes; leave where the warm-up is a share of the new steps."""
+  steady = {"stages__stage1__optim__schedule": "constant", "stages__stage1__optim__warmup": 0.0}
+  saved, longer = changed(**steady), changed(**steady, stages__stage1__steps=99)
+  assert meta.check(record(saved), record(longer), (), "x") == ["stages.stage1.steps: 6 -> 99"]
+  del steady["stages__stage1__optim__warmup"]
+  saved, longer = changed(**steady), changed(**steady, stages__stage1__steps=99)
+  with pytest.raises(ValueError, match=r"stages\.stage1\.steps: 6 -> 99"):
+    meta.check(record(saved), record(longer), (), "x")
+
+
 @pytest.mark.parametrize(
   "values",
   [
-    {"stages__stage1__steps": 99},
     {"stages__stage1__accumulate": 4},
+    {"stages__stage2__steps": 99},
     {"stages__stage2__optim__peak_lr": 0.5},
     {"checkpoint_every": 7, "keep": 1, "log_every": 3},
     {"mesh__data": 8, "mesh__fsdp": 1},

@@ -208,7 +208,7 @@ def load_init(workdir: Path, stage: StageConfig, abstract: TrainState) -> weight
 
 
 def _stage_dir(folder: Path) -> Path:
-  """The folder itself if it is a stage's, else that of its stage that was trained last."""
+  """The folder itself if it is a stage's, else that of the last of its stages that was trained."""
   if not folder.is_dir():
     raise FileNotFoundError(f"{folder} does not exist; expected the --workdir of a training run")
   if steps_in(folder):
@@ -218,9 +218,15 @@ def _stage_dir(folder: Path) -> Path:
     raise FileNotFoundError(
       f"{folder} has no checkpoint: expected {folder}/STAGE/checkpoints/STEP - train first"
     )
-  return max(
-    trained, key=lambda path: (path / "checkpoints" / str(steps_in(path)[-1])).stat().st_mtime
-  )
+  return max(trained, key=_place)
+
+
+def _place(stage_dir: Path) -> tuple[int, str]:
+  """Where a stage stands in its run; times of files would not survive a copy."""
+  with Checkpoints(stage_dir, keep=None) as checkpoints:
+    order = list(checkpoints.meta(steps_in(stage_dir)[-1])["config"]["stages"])
+  name = stage_dir.name
+  return (order.index(name) if name in order else -1, name)
 
 
 def _params_item(stage_dir: Path, step: int | None) -> Path:

@@ -17,15 +17,19 @@ from facejax.config import RunConfig
 
 _PACKAGES = ("facejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
-# What may differ without asking: how long and how often, on which devices, in which pieces. With
-# another mesh, `accumulate` or `remat` the sums are equal up to the rounding of another order.
+# What may differ without asking: how often, on which devices, in which pieces. With another mesh,
+# `accumulate` or `remat` the sums are equal up to the rounding of another order.
 _FREE = (
   r"(mesh|evaluate|versions|devices)\..*",
   r"checkpoint_every|keep|log_every",
   r"model\.remat",
-  r"stages\.{stage}\.(steps|accumulate|rows|modalities)",  # rows, modalities: in the fingerprint
+  r"stages\.{stage}\.(accumulate|rows|modalities)",  # rows, modalities: in the fingerprint
   r"stages\.(?!{stage}\.).*",  # another stage
 )
+
+
+# How long, too, where no learning rate depends on it: a cosine and a warm-up are shares of `steps`.
+_STEPS = r"stages\.{stage}\.steps"
 
 
 class Difference(NamedTuple):
@@ -64,7 +68,9 @@ def differences(saved: Mapping, current: Mapping) -> list[Difference]:
   old, new = _named(saved), _named(current)
   if None in (old["start"], new["start"]):
     old["start"] = new["start"] = None
-  free = "|".join(f"(?:{pattern})" for pattern in _FREE)
+  optim = current["config"]["stages"][current["stage"]]["optim"]
+  steady = optim["schedule"] == "constant" and not optim["warmup"]
+  free = "|".join(f"(?:{pattern})" for pattern in (*_FREE, *([_STEPS] if steady else ())))
   free = free.replace("{stage}", re.escape(current["stage"]))
   return [
     Difference(name, old.get(name), new.get(name), bool(re.fullmatch(free, name)))
