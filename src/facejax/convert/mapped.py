@@ -19,16 +19,27 @@ class Mapped:
       self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     self.bytes = np.frombuffer(self._map, np.uint8)
 
+  def prefetch(self, view: np.ndarray) -> None:
+    """Asks the system to read a view's pages at once, in the background.
+
+    Left to page faults, a cold disk that reads 94 MB/s in order gave 14.
+    """
+    self._advise(view, "MADV_WILLNEED")
+
   def release(self, view: np.ndarray) -> None:
     """Takes a view's pages out of the process's memory; the next access maps them again.
 
     Without it, all that was ever read counts as resident: 15 GB for a 7B model.
     """
-    if not hasattr(self._map, "madvise"):
+    self._advise(view, "MADV_DONTNEED")
+
+  def _advise(self, view: np.ndarray, advice: str) -> None:
+    """Does nothing where the system has no such advice."""
+    if not hasattr(mmap, advice) or not view.size:
       return
     low, high = np.lib.array_utils.byte_bounds(view)
     start = (low - self.bytes.ctypes.data) // mmap.PAGESIZE * mmap.PAGESIZE
-    self._map.madvise(mmap.MADV_DONTNEED, start, high - self.bytes.ctypes.data - start)
+    self._map.madvise(getattr(mmap, advice), start, high - self.bytes.ctypes.data - start)
 
 
 class Stored(NamedTuple):
