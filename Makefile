@@ -14,8 +14,10 @@ $(READY): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# Continues a demo that was stopped, and repeats none of one that is finished; to start anew, add
+# --overwrite in place of --resume.
 demo: $(READY)
-	$(BIN)/facejax demo --workdir runs/demo --overwrite
+	$(BIN)/facejax demo --workdir runs/demo --resume
 
 # The slow tests too; `make fast` leaves them out.
 test: $(READY)

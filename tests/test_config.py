@@ -165,6 +165,7 @@ STAGE = RUN.stages["base"]
     (MODEL, "frames", 0, "at least 1"),
     (SyntheticConfig(), "faces", 0, "at least 1"),
     (SyntheticConfig(), "turns", 0, "1 to 5"),
+    (SyntheticConfig(), "landmark_noise", -0.1, "at least 0"),
     (SyntheticConfig(), "tasks", ("age", "age"), "at least one, and each once"),
     (RUN.data, "row_length", 0, "at least 1"),
     (RUN.data, "workers", -1, "at least 0"),

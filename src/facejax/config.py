@@ -240,6 +240,7 @@ class SyntheticConfig:
     one_of("SyntheticConfig.split", self.split, SPLITS)
     each_once("SyntheticConfig.tasks", self.tasks)
     within(self, "faces", 1)
+    within(self, "landmark_noise", 0)
     within(self, "turns", 1, len(self.tasks))
 
 

@@ -116,6 +116,7 @@ def _settings(config: RunConfig, of: str) -> dict:
     "modalities": list(config.data.modalities),
     "seed": config.seed,
     "data.seed": config.data.seed,
+    "landmark_noise": config.data.synthetic.landmark_noise,
     **dataclasses.asdict(config.evaluate),
     "tasks": list(config.evaluate.tasks),
   }
