@@ -181,15 +181,16 @@ def child(folder: pathlib.Path, dtype: str, devices: int) -> dict:
   largest = max(int(np.prod(p.shape)) for p in parameters) * size
   start, peaks = memory("RssAnon"), {}
   with watched(peaks), tempfile.TemporaryDirectory(dir=folder.parent) as target:
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     if dtype == "import":
       convert.import_folder(folder, pathlib.Path(target) / "ours")
     else:
       jax.block_until_ready(convert.load(folder, dtype=dtype, shardings=layout).params)
-    seconds = time.perf_counter() - began
+    seconds, worked = time.perf_counter() - began, time.process_time() - worked
   held = 0 if dtype == "import" else sum(int(np.prod(p.shape)) for p in parameters) * size
   return {
     "seconds": seconds,
+    "processor_seconds": worked,
     "on_devices": held,
     "largest_parameter": largest,
     "anonymous_before": start,
@@ -243,7 +244,8 @@ def main() -> None:
         case = json.loads(done.stdout.splitlines()[-1])
         results["cases"][name] = {**case, "mb_s": size / case["seconds"] / 1e6}
         print(
-          f"{name:34s} {case['seconds']:6.1f} s {size / case['seconds'] / 1e6:6.0f} MB/s, beyond "
+          f"{name:34s} {case['seconds']:6.1f} s {size / case['seconds'] / 1e6:6.0f} MB/s, "
+          f"{case['processor_seconds']:.1f} processor seconds, beyond "
           f"what the devices hold {case['beyond_devices'] / 1e6:6.0f} MB (largest parameter "
           f"{case['largest_parameter'] / 1e6:.0f} MB), ru_maxrss {case['ru_maxrss'] / 1e9:.2f} GB",
           flush=True,

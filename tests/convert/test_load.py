@@ -264,3 +264,12 @@ def test_load_into_a_state(tmp_path):
   assert got.loaded == tuple(n for n in sorted(flax.traverse_util.flatten_dict(shapes, sep="/"))
                              if n.startswith("image_encoder/"))  # fmt: skip
   assert {x.dtype.name for x in got.params.values()} == {"bfloat16"}
+
+
+def test_load_into_another_depth(tmp_path):
+  """Kills: the first two of three layers loaded as if they were the model."""
+  source = folder(tmp_path)
+  model = convert.load(source).config.model
+  shallow = dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, layers=2))
+  with pytest.raises(ValueError, match=r"decoder/blocks/down/kernel has 2 layers, the config 3"):
+    convert.load_into(source, face_mllm.init_shapes(shallow))

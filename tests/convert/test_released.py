@@ -109,3 +109,26 @@ def test_types_on_the_way(tmp_path):
     want = weights["lm_head.weight"].T.astype(jnp.dtype(dtype or "bfloat16"))
     assert kernel.dtype == want.dtype
     np.testing.assert_array_equal(kernel, want)
+
+
+@pytest.mark.parametrize(
+  ("layout", "changes", "message"),
+  [
+    ("internvl/original", {"ps_version": None}, "'ps_version' is 'v1', supported: 'v2'"),
+    ("internvl/original", {"llm_config": {"model_type": "internlm2"}}, "'llm_config.model_type'"),
+    ("internvl/original", {"llm_config": None}, r"config\.json has no 'llm_config'"),
+    ("internvl_hf/files", {"downsample_ratio": 0.25}, "'downsample_ratio' is 0.25, supported: 0.5"),
+    ("internvl_hf/files", {"vision_config": {"image_size": [28, 14]}}, "'vision_config.image_"),
+    ("internvl_hf/files", {"vision_config": {"norm_type": "x"}}, "'vision_config.norm_type' is"),
+    ("llava_hf/files", {"vision_feature_layer": [-2, -1]}, r"'vision_feature_layer' is \[-2, -1\]"),
+    ("llava_hf/files", {"text_config": 7}, "'text_config' is 7, expected dict"),
+  ],
+)  # fmt: skip
+def test_configs_that_are_refused(tmp_path, layout, changes, message):
+  """Kills: another pixel shuffle, decoder or grid computed as if it were ours."""
+  released.write_layout(tmp_path, layout)
+  file = tmp_path / "config.json"
+  data = {k: v for k, v in {**json.loads(file.read_text()), **changes}.items() if v is not None}
+  file.write_text(json.dumps(data))
+  with pytest.raises(ValueError, match=message):
+    convert.load(tmp_path)
