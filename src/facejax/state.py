@@ -5,6 +5,7 @@ first, then layouts, then one compiled initialisation that writes each slice whe
 these functions outside jax.set_mesh: the model's init runs on one row, which no mesh divides.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,10 @@ from facejax.models.face_mllm import FaceMLLM
 from facejax.optim import make_optimizer
 from facejax.sharding import param_shardings
 
+# Parameters that the model reads in float32 whatever its dtype: rounded, they would change what it
+# computes. They are few: 1,691,648 of Face-LLaVA-7B's 7,551,840,256.
+_FLOAT32 = r"landmark_projector/.*|segmentation/(classes|positions)|(.*/)?\w*norm/(scale|bias)"
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -29,7 +34,7 @@ class TrainState:
 
   step: Any  # int32 scalar: updates done, which is also the next batch's number
   trainable: Any  # float32 masters
-  frozen: Any  # in the compute dtype
+  frozen: Any  # in the compute dtype, but for what enters float32 sums
   opt_state: optax.OptState
   rng: Any  # the key that fresh parameters were drawn with
 
@@ -42,12 +47,12 @@ class TrainState:
 def abstract_state(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> TrainState:
   """Shapes, types and shardings of a stage's state; nothing is computed.
 
-  Frozen parameters are held in the compute dtype: with bfloat16 that halves them, and the forward
-  pass casts to it anyway. Trainable ones stay float32. Raises ValueError as stages.split does.
+  Frozen parameters are held in the compute dtype where the forward pass casts them to it anyway:
+  with bfloat16 that halves them. Trainable ones stay float32, as does what sums in float32 read.
+  Raises ValueError as stages.split does.
   """
   trainable, frozen = stages.split(face_mllm.init_shapes(model.config), stage)
-  held = jnp.dtype(model.config.dtype)
-  frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, held), frozen)
+  frozen = _held(frozen, model.config.dtype)
   optimizer = make_optimizer(stage.optim, stage.steps)
   layout_of = lambda tree: param_shardings(tree, mesh, model.rules) if tree else {}
   everywhere = NamedSharding(mesh, PartitionSpec())
@@ -75,6 +80,15 @@ def abstract_state(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> TrainStat
   )
   place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
   return jax.tree.map(place, shapes, layout)
+
+
+def _held(frozen: Any, dtype: str) -> Any:
+  """The shapes of frozen parameters in the types they are held in."""
+  flat = flax.traverse_util.flatten_dict(frozen, sep="/")
+  kept = lambda name: jnp.float32 if re.fullmatch(_FLOAT32, name) else jnp.dtype(dtype)
+  return flax.traverse_util.unflatten_dict(
+    {name: jax.ShapeDtypeStruct(x.shape, kept(name)) for name, x in flat.items()}, sep="/"
+  )
 
 
 def init_state(
