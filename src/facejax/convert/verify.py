@@ -5,6 +5,8 @@ A reference may also be a file of arrays: the input, as a Batch's fields by path
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,8 +98,13 @@ def logits(source: str | Path, batch: Batch | None = None) -> tuple[np.ndarray, 
   model = dataclasses.replace(imported.config.model, dtype="float32", remat="none")
   batch = fixed_batch(model) if batch is None else batch
   with jax.default_matmul_precision("highest"):
-    found = jax.jit(FaceMLLM(model).apply)({"params": imported.params}, batch)
+    found = _compiled(model)({"params": imported.params}, batch)
   return np.asarray(found), batch
+
+
+@functools.lru_cache(maxsize=1)  # the two that are compared are one model
+def _compiled(model: ModelConfig) -> Callable:
+  return jax.jit(FaceMLLM(model).apply)
 
 
 def save_reference(path: str | Path, found: np.ndarray, batch: Batch) -> None:
