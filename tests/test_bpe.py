@@ -254,6 +254,6 @@ def test_another_slow_tokenizer_is_refused(slow, tmp_path):
 def test_without_the_library_the_extra_is_named(fast, monkeypatch):
   """Kills: a bare ModuleNotFoundError; an import at the top, which all users would need."""
   monkeypatch.setitem(sys.modules, "tokenizers", None)
-  message = f"reading {re.escape(str(fast))}.* needs tokenizers.* pip install facejax\\[qwen\\]"
+  message = f"reading {re.escape(str(fast))}.* needs tokenizers.* pip install -e '.\\[qwen\\]'"
   with pytest.raises(ModuleNotFoundError, match=message):
     BpeTokenizer.load(fast)

@@ -296,7 +296,7 @@ def test_load_refuses_missing_and_damaged_models(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r"x\.task is not a \.task bundle"):
     detect.LiteRTDetector.load(tmp_path / "x.task")
   monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-  with pytest.raises(ModuleNotFoundError, match=r"pip install facejax\[faces\]"):
+  with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[faces\]'"):
     detect.LiteRTDetector.load(tmp_path)
 
 

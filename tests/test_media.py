@@ -356,7 +356,7 @@ def test_missing_pyav_says_what_to_install(tmp_path, monkeypatch):
   """Kills: a bare ModuleNotFoundError, or one turned into a refusal of the file."""
   path = _video(tmp_path / "v.mp4", n=2)
   monkeypatch.setitem(sys.modules, "av", None)
-  with pytest.raises(ModuleNotFoundError, match=r"pip install facejax\[video\]"):
+  with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[video\]'"):
     media.read_video(path, 2)
 
 

@@ -92,8 +92,7 @@ def chat(
     medium, metadata = _picture(path, detector, landmarks, face, whole=blind)
   if blind:
     metadata["landmarks"] = _NO_MODULES
-  stage = config.stages.get(stage_dir.name)
-  reads = [name for name in config.data.modalities if stage is None or name in stage.modalities]
+  reads = config.reads(stage_dir.name)
   used = medium.landmarks is not None and "landmarks" in reads and config.model.fusion is not None
   if not used:
     medium = Medium(kind, medium.pixels)

@@ -329,7 +329,7 @@ def test_videos_need_a_decoder(folder, form, monkeypatch):
   write_clip(folder.path / "c.mp4", 6)
   folder.add("<video>\nWho?", video="c.mp4")
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-  with pytest.raises(ModuleNotFoundError, match=r"PyAV .* pip install facejax\[video\]"):
+  with pytest.raises(ModuleNotFoundError, match=r"PyAV .* pip install -e '.\[video\]'"):
     LlavaSource(LlavaConfig((folder.index(),)), form, 0)
 
 

@@ -92,8 +92,7 @@ class BpeTokenizer:
       import tokenizers
     except ModuleNotFoundError as error:
       raise ModuleNotFoundError(
-        f"reading {self.source} needs tokenizers, which is not installed - "
-        "pip install facejax[qwen]"
+        f"reading {self.source} needs tokenizers, which is not installed - pip install -e '.[qwen]'"
       ) from error
     try:
       return tokenizers.Tokenizer.from_str(self.model.decode())

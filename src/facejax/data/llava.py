@@ -192,7 +192,7 @@ class LlavaSource:
 def _require_video_decoder() -> None:
   if importlib.util.find_spec("av") is None:
     raise ModuleNotFoundError(
-      "the index has videos and PyAV is not installed - pip install facejax[video]"
+      "the index has videos and PyAV is not installed - pip install -e '.[video]'"
     )
 
 

@@ -176,7 +176,7 @@ def _open_video(file):
     import av
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-      "reading videos needs PyAV, which is not installed - pip install facejax[video]"
+      "reading videos needs PyAV, which is not installed - pip install -e '.[video]'"
     ) from error
   # A file object and a list of formats: a playlist cannot make FFmpeg open other files or URLs.
   return av.open(file, options={"format_whitelist": _VIDEOS})

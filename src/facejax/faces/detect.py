@@ -144,7 +144,7 @@ class LiteRTDetector:
       from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError as error:
       raise ModuleNotFoundError(
-        "finding faces needs LiteRT, which is not installed - pip install facejax[faces]"
+        "finding faces needs LiteRT, which is not installed - pip install -e '.[faces]'"
       ) from error
     # One thread: the models take 1 to 3 ms, more threads cost more than they bring.
     self._detector = Interpreter(model_content=detector, num_threads=1)
