@@ -58,7 +58,8 @@ def test_a_drawn_sample_is_a_pure_function_of_its_index():
 
 def test_a_drawn_sample_holds_its_face(monkeypatch):
   # kills: another split's face; landmarks in pixels; a map of another face; labels of another face
-  source = SyntheticSource(SyntheticConfig(split="test", faces=50, tasks=("age",)), 48)
+  config = SyntheticConfig(split="test", faces=50, tasks=("age",), landmark_noise=0.0)
+  source = SyntheticSource(config, 48)
   face = synthetic.face(5, size=48, split="test")
   sample = source[5]
   (medium,) = sample.media
@@ -71,6 +72,17 @@ def test_a_drawn_sample_holds_its_face(monkeypatch):
     "facejax.faces.questions.answer", lambda task, labels, rng: asked.append(labels) or "yes"
   )
   assert source[5].conversation[1].text == "yes" and asked == [face.labels]
+
+
+def test_landmarks_are_as_inexact_as_detected_ones():
+  # kills: exact points; the same shift for all points or all faces; another shift on every reading
+  exact = SyntheticSource(SyntheticConfig(faces=9, tasks=("age",), landmark_noise=0.0), 32)
+  noisy = SyntheticSource(SyntheticConfig(faces=9, tasks=("age",), landmark_noise=0.01), 32)
+  points = lambda source, i: source[i].media[0].landmarks
+  shifts = np.stack([points(noisy, i) - points(exact, i) for i in range(9)])
+  assert 0.009 < shifts.std() < 0.011 and abs(shifts.mean()) < 0.001
+  assert 0.009 < shifts.std(0).mean() * np.sqrt(9 / 8) < 0.0115 and len(np.unique(shifts)) > 1000
+  np.testing.assert_array_equal(points(noisy, 3), points(noisy, 3))
 
 
 def test_tasks_are_equally_frequent_and_differ_within_a_sample(monkeypatch):
