@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import released_files as released
 from by_hand import assert_same, flat
+from safetensors.numpy import load_file, save_file
 
 from facejax import checkpoint, cli, convert, stages, workdirs
 from facejax.config import DataConfig, MeshConfig, RunConfig
@@ -81,6 +82,42 @@ def test_verify_says_where_and_how_much(tmp_path, capsys):
   assert found.top1 == 0
   np.testing.assert_allclose(found.divergence, 0.5 * np.log(2) - 0.25 * np.log(2))
   np.testing.assert_allclose(found.error, np.log(2))
+
+
+def test_verify_sees_a_number_that_is_none(tmp_path, capsys):
+  """Kills: an error above 0, which NaN is not."""
+  folders = [tmp_path / name for name in ("a", "b")]
+  for folder in folders:
+    released.write_layout(folder, "face_llava/simple")
+  path = folders[1] / "model.safetensors"
+  weights = dict(load_file(path))
+  weights["model.norm.weight"] = np.full_like(weights["model.norm.weight"], np.nan)
+  save_file(weights, path)
+  for pair in (folders, folders[::-1]):
+    status, said = run(capsys, "verify", *pair, "--no-logits")
+    assert status == 0 and "decoder/norm/scale: max abs error nan" in said, said
+
+
+def test_an_imported_folder_imported_again_can_be_exported(tmp_path, source, capsys):
+  """Kills: our own family and config in place of what the folder was at first."""
+  run(capsys, "import", source, tmp_path / "one")
+  run(capsys, "import", tmp_path / "one", tmp_path / "two", "--dtype=bfloat16")
+  first, second = (json.loads((tmp_path / n / "source.json").read_text()) for n in ("one", "two"))
+  assert all(first[name] == second[name] for name in ("family", "layout", "config"))
+  status, said = run(capsys, "export", tmp_path / "two", tmp_path / "x", "--format=face_llava")
+  assert status == 0, said
+
+
+def test_a_folder_without_a_tokenizer_says_so(tmp_path, capsys):
+  """Kills: "ready for chat" with the demo's tokenizer; a slow Qwen2 tokenizer that is not seen."""
+  released.write_layout(tmp_path / "plain", "face_llava/simple")
+  _, said = run(capsys, "import", tmp_path / "plain", tmp_path / "ours")
+  assert "no tokenizer beside" in said
+  for name in ("vocab.json", "merges.txt"):
+    (tmp_path / "plain" / name).write_text("{}")
+  _, said = run(capsys, "import", tmp_path / "plain", tmp_path / "again")
+  assert "no tokenizer" not in said
+  assert checkpoint.load_run(tmp_path / "again")[0].data.tokenizer.endswith("vocab.json")
 
 
 def test_verify_of_different_models(tmp_path, source, capsys):

@@ -248,3 +248,36 @@ def test_a_damaged_archive(tmp_path, make, message):
   with pytest.raises(ValueError, match=message) as raised:
     files.open_weights(tmp_path)
   assert str(path) in str(raised.value)
+
+
+def test_a_pickle_cannot_change_the_reader(tmp_path):
+  """Kills: handing out numpy's types or our functions, whose attributes the opcode BUILD sets."""
+  names = (b"torch\nBFloat16Storage", b"torch._utils\n_rebuild_parameter")
+  for name in names:
+    # the name, a state (3, "<", ...) in place of its own, BUILD
+    state = b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
+    data = b"\x80\x02c" + name + b"\n" + state + b"b."
+    released.write_torch(tmp_path / "x.bin", WEIGHTS, data)
+    with pytest.raises(ValueError, match=r"x\.bin: data\.pkl cannot be read: it changes torch"):
+      files.open_weights(tmp_path / "x.bin")
+  assert np.dtype(jnp.bfloat16).itemsize == 2
+
+
+def test_a_memo_that_would_fill_the_memory(tmp_path):
+  """Kills: an index of 2^31 in a pickle of ten bytes, for which an array of 16 GB is made."""
+  data = b"\x80\x02}r" + struct.pack("<I", (1 << 31) - 1) + b"."
+  released.write_torch(tmp_path / "x.bin", WEIGHTS, data)
+  with pytest.raises(ValueError, match="memo index 2147483647 in 9 bytes"):
+    files.open_weights(tmp_path / "x.bin")
+
+
+def test_a_tensor_comes_from_the_shard_that_the_index_names(tmp_path):
+  """Kills: the last shard that has it wins."""
+  save_file({"a": np.zeros(2, np.float32)}, tmp_path / "one.safetensors")
+  save_file({"a": np.ones(2, np.float32), "b": np.ones(2)}, tmp_path / "two.safetensors")
+  index = tmp_path / "model.safetensors.index.json"
+  index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}))
+  with pytest.raises(ValueError, match=r"one\.safetensors has no tensor b"):
+    files.open_weights(tmp_path)
+  index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+  assert not files.open_weights(tmp_path)["a"].array.any()

@@ -186,7 +186,7 @@ def edited(path, **changes):
     ({"model_type": None}, r"config\.json has no 'model_type'"),
     ({"mm_vision_select_layer": None}, r"has no 'mm_vision_select_layer'"),
     ({"rms_norm_eps": "1e-5"}, r"'rms_norm_eps' is '1e-5', expected float"),
-    ({"hidden_size": -24}, r"'hidden_size' is -24, expected a count above 0"),
+    ({"hidden_size": -24}, r"'hidden_size' is -24, expected 1 to 16777216"),
     ({"hidden_act": "gelu"}, r"'hidden_act' is 'gelu', supported: 'silu'"),
     ({"model_type": "mamba"}, r"model_type is 'mamba', supported: llava, internvl,"),
     ({"mm_projector_type": "linear"}, r"'mm_projector_type' is 'linear', supported: 'mlp2x"),

@@ -121,6 +121,7 @@ def test_types_on_the_way(tmp_path):
     ("internvl_hf/files", {"vision_config": {"image_size": [28, 14]}}, "'vision_config.image_"),
     ("internvl_hf/files", {"vision_config": {"norm_type": "x"}}, "'vision_config.norm_type' is"),
     ("llava_hf/files", {"vision_feature_layer": [-2, -1]}, r"'vision_feature_layer' is \[-2, -1\]"),
+    ("face_llava/simple", {"num_hidden_layers": 10**9}, "is 1000000000, expected 1 to 1000"),
     ("llava_hf/files", {"text_config": 7}, "'text_config' is 7, expected dict"),
   ],
 )  # fmt: skip

@@ -46,9 +46,10 @@ def _import(args: argparse.Namespace) -> None:
     if names := report[what]:
       more = ", ..." if len(names) > 6 else ""
       print(f"{len(names)} {what}: {', '.join(names[:6])}{more}")
-  print(
-    f"{args.target} is ready: facejax chat --workdir {args.target} ..., or init_from of a stage"
-  )
+  if report["tokenizer"] == "demo":
+    print(f"no tokenizer beside {args.source}: put one there and import again to chat")
+  use = "for init_from of a stage" if report["missing"] else "for chat, evaluate and init_from"
+  print(f"{args.target} is ready {use}")
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -81,7 +82,7 @@ def _verify(args: argparse.Namespace) -> None:
   reference = args.target is not None and args.target.endswith(".npz")
   if args.target and not reference:
     rows = verify.compare_parameters(args.source, args.target)
-    apart = [row for row in rows if row.error > 0]
+    apart = [row for row in rows if row.error != 0]  # NaN is apart, too
     for row in apart:
       print(f"{row.name}: max abs error {row.error:.3g}, values up to {row.scale:.3g}")
     print(f"{len(rows) - len(apart)} of {len(rows)} layers and parameters are identical")

@@ -15,6 +15,10 @@ from facejax.convert.files import read_json
 _REQUIRED = object()
 
 
+# A count above these is damage, and would take hours to lay out before weights are missed.
+_MOST = {"num_hidden_layers": 1000}
+
+
 class Fields(NamedTuple):
   """An object of a JSON file, which knows where it stands."""
 
@@ -51,8 +55,9 @@ class Fields(NamedTuple):
     """A positive count; [n, n] counts as n."""
     value = self.get(key, (int, list), default)
     value = value[0] if isinstance(value, list) and len(set(map(str, value))) == 1 else value
-    if type(value) is not int or value < 1:
-      raise ValueError(f"{self.file}: '{self.where}{key}' is {value!r}, expected a count above 0")
+    most = _MOST.get(key, 1 << 24)
+    if type(value) is not int or not 1 <= value <= most:
+      raise ValueError(f"{self.file}: '{self.where}{key}' is {value!r}, expected 1 to {most}")
     return value
 
   def sub(self, key: str, default: Any = _REQUIRED, defaults: dict | None = None) -> "Fields":
@@ -207,7 +212,7 @@ def decoder(fields: Fields, tied: bool) -> DecoderConfig:
 
 def _rope(fields: Fields) -> tuple[float, float]:
   """(theta, factor): as rope_theta and rope_scaling, or in rope_parameters since transformers 5."""
-  scaling = fields.sub("rope_parameters", fields.data.get("rope_scaling") or {})
+  scaling = fields.sub("rope_parameters", fields.sub("rope_scaling", {}).data)
   theta = scaling.get("rope_theta", float, fields.get("rope_theta", float, 10_000.0))
   kind = scaling.data.get("rope_type") or scaling.data.get("type") or "default"
   if kind == "default":
@@ -241,7 +246,7 @@ def tower(fields: Fields, kind: str, key: str, towers: Mapping[str, Path]) -> Fi
 
 def tokenizer_in(folder: Path) -> str:
   """What DataConfig.tokenizer is for a folder: its tokenizer's file, or "demo" if it has none."""
-  for name in ("tokenizer.model", "tokenizer.json"):
+  for name in ("tokenizer.model", "tokenizer.json", "vocab.json"):
     if (folder / name).is_file():
       return str(folder / name)
   return "demo"

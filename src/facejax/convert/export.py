@@ -15,7 +15,7 @@ from facejax.config import DecoderConfig, ModelConfig, RunConfig
 from facejax.convert import export_configs, families, files, tables, writer
 from facejax.convert.configs import Fields
 from facejax.convert.families import FAMILIES
-from facejax.convert.folder import copy_companions, is_imported
+from facejax.convert.folder import COMPANIONS, TOKENIZER, copy_companions, is_imported
 from facejax.convert.parameter import Parameter
 from facejax.convert.released import family_of
 from facejax.convert.tables import FORMS, Piece
@@ -74,11 +74,15 @@ def export(
     entries += _frequencies(config.model.decoder, entries[-1].dtype)
   writer.prepare(folder)
   names = writer.write(folder, "model", entries, shard)
-  written = export_configs.WRITERS[family](config, dict(base), str(entries[0].dtype))
-  for name, data in written.items():
-    writer.write_json(folder / name, data)
+  tokenizer = Path(config.data.tokenizer)
   if like:
-    copy_companions(Path(like), folder)
+    copy_companions(Path(like), folder, COMPANIONS if base else TOKENIZER)
+  elif tokenizer.exists():
+    copy_companions(tokenizer if tokenizer.is_dir() else tokenizer.parent, folder, TOKENIZER)
+  written = export_configs.WRITERS[family](config, dict(base), str(entries[0].dtype))
+  # Last: without config.json the folder is none, so a half written one is not taken for whole.
+  for name in sorted(written, key=lambda name: name == "config.json"):
+    writer.write_json(folder / name, written[name])
   return names
 
 

@@ -102,13 +102,13 @@ def _sharded(index: Path) -> dict[str, Stored]:
     if not (index.parent / name).is_file():
       raise FileNotFoundError(f"{index} names {name}, which is not in {index.parent}")
   tensors: dict[str, Stored] = {}
-  for name in files:
-    tensors |= _open(index.parent / name)
+  opened = {name: _open(index.parent / name) for name in files}
   for tensor, name in weight_map.items():
-    if tensor not in tensors:
+    if tensor not in opened[name]:
       raise ValueError(
         f"{index.parent / name} has no tensor {tensor}, which {index.name} puts there"
       )
+    tensors[tensor] = opened[name][tensor]
   return tensors
 
 

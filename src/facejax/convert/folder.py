@@ -8,7 +8,7 @@ source.json          where it came from: family, their config.json, what was mis
 
 import dataclasses
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from facejax import config_io
@@ -18,7 +18,7 @@ from facejax.convert.configs import tokenizer_in
 from facejax.convert.tables import Rule, Table
 
 # What goes along with the weights, both ways. Not config.json: it is written anew.
-COMPANIONS = (
+TOKENIZER = (
   "tokenizer.model",
   "tokenizer.json",
   "tokenizer_config.json",
@@ -28,6 +28,9 @@ COMPANIONS = (
   "merges.txt",
   "chat_template.json",
   "chat_template.jinja",
+)
+COMPANIONS = (
+  *TOKENIZER,
   "generation_config.json",
   "preprocessor_config.json",
   "processor_config.json",
@@ -38,9 +41,9 @@ COMPANIONS = (
 )
 
 
-def copy_companions(source: Path, folder: Path) -> None:
+def copy_companions(source: Path, folder: Path, names: Sequence[str] = COMPANIONS) -> None:
   """Copies the tokenizer and its like."""
-  for name in COMPANIONS:
+  for name in names:
     if (source / name).is_file():
       shutil.copyfile(source / name, folder / name)
 

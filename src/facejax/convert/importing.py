@@ -11,7 +11,7 @@ import numpy as np
 from facejax import config_io
 from facejax.config import RunConfig
 from facejax.convert import files, writer
-from facejax.convert.folder import copy_companions
+from facejax.convert.folder import copy_companions, is_imported
 from facejax.convert.load import open_checkpoint
 
 
@@ -62,10 +62,13 @@ def import_folder(
     "missing": list(missing),
     "unused": list(unused),
     "config": files.read_json(beside / "config.json"),
+    "tokenizer": Path(opened.config.data.tokenizer).name,
   }
+  if is_imported(beside):  # what it was before is what it can be exported as
+    first = files.read_json(beside / "source.json")
+    report |= {name: first[name] for name in ("family", "layout", "config")}
   writer.write_json(folder / "source.json", report)
-  tokenizer = Path(opened.config.data.tokenizer).name
-  data = dataclasses.replace(opened.config.data, tokenizer=tokenizer)
+  data = dataclasses.replace(opened.config.data, tokenizer=str(report["tokenizer"]))
   config = dataclasses.replace(opened.config, data=data)
   # Last: without it the folder is none, so one that was left half written is not taken for whole.
   (folder / "config.json").write_text(config_io.to_json(config) + "\n")

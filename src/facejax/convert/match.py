@@ -52,6 +52,11 @@ def match(
 
   Raises ValueError listing every tensor that is missing, unexpected, of another shape or type.
   """
+  for pattern in new:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(f"new: '{pattern}' is no pattern: {error}") from error
   plans = tables.expand(source.table, config)
   paths = {p.theirs: path for path, plan in plans.items() for p in plan.pieces if path in targets}
   other = {p.theirs: path for path, plan in plans.items() for p in plan.pieces}

@@ -46,8 +46,8 @@ class Parameter(NamedTuple):
 
   @property
   def dtype(self) -> np.dtype:
-    """As stored."""
-    return self.tensors[0].array.dtype
+    """As stored; the type that holds all layers where they are of several."""
+    return functools.reduce(np.promote_types, (t.array.dtype for t in self.tensors))
 
   def read(self, index: Index | None = None, dtype: str | np.dtype | None = None) -> np.ndarray:
     """A slice of the parameter in fresh memory, in a type of its own if asked."""

@@ -57,7 +57,7 @@ def family_of(fields: Fields) -> str:
       return "llava_hf"
     return "llava" if "mm_vision_tower" in fields.data else "face_llava"
   if kind in ("clip", "clip_vision_model", "LanguageBindImage", "LanguageBindVideo"):
-    vision = fields.data.get("vision_config", fields.data)
+    vision = fields.sub("vision_config", fields.data).data
     return "video_encoder" if vision.get("add_time_attn") else "image_encoder"
   families = {
     "internvl": "internvl_hf",

@@ -5,12 +5,12 @@ bytes of each storage, not compressed. A pickle can call anything it can import;
 knows six names and refuses every other before it is looked up.
 """
 
-import collections
 import io
 import pickle
+import pickletools
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ _PICKLE_LIMIT = 64 << 20  # bytes; that of a 7B model's shard has 100 thousand
 class _Tensor(NamedTuple):
   """What the pickle says of a tensor; whether its bytes are there is checked later."""
 
-  storage: tuple[np.dtype, str, int]  # type, key, elements
+  storage: tuple[str, str, int]  # name of its type, key, elements
   offset: int
   shape: tuple[int, ...]
   strides: tuple[int, ...]
@@ -53,11 +53,36 @@ def _parameter(data, *_) -> Any:
   return data
 
 
-_CALLABLE = {
-  ("collections", "OrderedDict"): collections.OrderedDict,
+class _StateDict(dict):
+  """In place of OrderedDict. Its attributes (_metadata, versions of modules) are dropped."""
+
+  def __setstate__(self, state: Any) -> None:
+    pass
+
+
+_CALLABLE: dict[tuple[str, str], Callable[..., Any]] = {
+  ("collections", "OrderedDict"): lambda *_: _StateDict(),
   ("torch._utils", "_rebuild_tensor_v2"): _tensor,
   ("torch._utils", "_rebuild_parameter"): _parameter,
 }
+
+
+class _Name:
+  """What a pickle gets for a name: it can be called, if the name is a function's, and no more.
+
+  The thing itself would be open to the opcode that sets attributes, for good and for everybody.
+  """
+
+  __slots__ = ("name",)
+
+  def __init__(self, module: str, name: str):
+    self.name = (module, name)
+
+  def __call__(self, *args: Any) -> Any:
+    return _CALLABLE[self.name](*args)
+
+  def __setstate__(self, state: Any) -> None:
+    raise ValueError(f"it changes {'.'.join(self.name)}")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -69,21 +94,28 @@ class _Unpickler(pickle.Unpickler):
 
   def find_class(self, module: str, name: str) -> Any:
     """Raises ValueError for a name that a state dict does not need; nothing is imported."""
-    if module == "torch" and name in _STORAGES:
-      return _STORAGES[name]
-    if (module, name) in _CALLABLE:
-      return _CALLABLE[module, name]
+    if (module, name) in _CALLABLE or (module == "torch" and name in _STORAGES):
+      return _Name(module, name)
     raise ValueError(
       f"{self.path}: its pickle asks for {module}.{name} - expected tensors alone - refused, it "
       "could run code"
     )
 
-  def persistent_load(self, pid: Any) -> tuple[np.dtype, str, int]:
+  def persistent_load(self, pid: Any) -> tuple[str, str, int]:
     """("storage", type, key, device, elements) -> (type, key, elements)."""
     kind, dtype, key, _, count = pid
-    if kind != "storage" or not isinstance(dtype, np.dtype) or type(count) is not int:
+    if kind != "storage" or not isinstance(dtype, _Name) or dtype.name[0] != "torch":
       raise ValueError(f"{self.path}: its pickle refers to {pid!r:.80} - expected a storage")
-    return dtype, str(key), count
+    if type(count) is not int:
+      raise ValueError(f"{self.path}: its pickle refers to {pid!r:.80} - expected a count")
+    return dtype.name[1], str(key), count
+
+
+def _check_memo(data: bytes) -> None:
+  """Raises ValueError for a memo index that no pickle of this length needs: it sizes an array."""
+  for opcode, arg, _ in pickletools.genops(data):
+    if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(arg or 0) > len(data):
+      raise ValueError(f"memo index {arg} in {len(data)} bytes")
 
 
 def open_zip(path: Path) -> dict[str, Stored]:
@@ -116,6 +148,7 @@ def open_zip(path: Path) -> dict[str, Stored]:
 
 def _unpickle(data: bytes, path: Path) -> dict[str, _Tensor]:
   try:
+    _check_memo(data)
     state = _Unpickler(data, path).load()
   except ValueError as error:
     if str(error).startswith(str(path)):
@@ -137,7 +170,8 @@ def _stored(
   name: str, tensor: _Tensor, storages: Mapping[str, zipfile.ZipInfo], file: Mapped
 ) -> Stored:
   """A view of a tensor's bytes; its strides are followed, within its storage."""
-  dtype, key, count = tensor.storage
+  kind, key, count = tensor.storage
+  dtype = _STORAGES[kind]
   sizes = (tensor.offset, count, *tensor.shape, *tensor.strides)
   counts = all(type(n) is int and 0 <= n < 1 << 48 for n in sizes)
   if not counts or len(tensor.shape) != len(tensor.strides):

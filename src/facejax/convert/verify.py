@@ -6,6 +6,7 @@ A reference may also be a file of arrays: the input, as a Batch's fields by path
 
 import dataclasses
 import functools
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,8 +117,11 @@ def save_reference(path: str | Path, found: np.ndarray, batch: Batch) -> None:
 
 def load_reference(path: str | Path) -> tuple[np.ndarray, Batch]:
   """What save_reference wrote. Raises ValueError naming the array that is missing."""
-  with np.load(path, allow_pickle=False) as file:
-    arrays = {name: file[name] for name in file.files}
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+  except (zipfile.BadZipFile, ValueError, AttributeError) as error:
+    raise ValueError(f"{path} is no file of verify --save: {error}") from error
   wanted = ["logits", *(f"batch/{n}" for n in _names())]
   for name in wanted:
     if name not in arrays:

@@ -52,14 +52,14 @@ class BpeTokenizer:
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> BpeTokenizer:
-    """Reads a tokenizer.json, or a folder with it or with vocab.json and merges.txt.
+    """Reads a tokenizer.json, or the vocab.json of a folder with merges.txt, or such a folder.
 
     Raises FileNotFoundError when there is none, ValueError for damaged files or another kind of
     tokenizer, ModuleNotFoundError without the `qwen` extra.
     """
     file = pathlib.Path(path)
     folder = file if file.is_dir() else file.parent
-    file = folder / "tokenizer.json" if file.is_dir() else file
+    file = folder / "tokenizer.json" if file.is_dir() or file.name == "vocab.json" else file
     settings = read_settings(folder)
     added = _added_of_settings(settings, folder)
     if file.is_file():
