@@ -97,6 +97,7 @@ def results(workdir) -> dict:
   return timeless(json.loads((workdir / "results.json").read_text()))
 
 
+@pytest.mark.slow
 def test_a_stopped_demo_continues_to_the_same_results(config, clean, tmp_path, capsys):
   """Kills: a demo that cannot be continued; finished stages or evaluations made again."""
   made = []
@@ -125,6 +126,7 @@ def test_a_stopped_demo_continues_to_the_same_results(config, clean, tmp_path, c
   tiny_run.assert_equal(*params)
 
 
+@pytest.mark.slow
 def test_evaluations_are_those_of_the_settings(config, clean, tmp_path):
   """Kills: an evaluation of fewer faces taken for this one; half an evaluation taken for whole."""
   shutil.copytree(clean, tmp_path / "run")
@@ -163,6 +165,7 @@ def test_all_stages_are_checked_before_the_first_one_trains(config, tmp_path):
   assert sorted(path.name for path in tmp_path.rglob("*")) == ["stage2", "thesis.tex"]
 
 
+@pytest.mark.slow
 def test_an_old_summary_is_kept_or_goes_with_its_run(config, clean, tmp_path):
   """Kills: results.json of the run before beside half of a new one; one overwritten unasked."""
   shutil.copytree(clean, tmp_path / "run")

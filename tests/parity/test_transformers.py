@@ -20,7 +20,14 @@ def parity():
   return module
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+# Of the whole models one runs in the fast suite: each compiles for 5 to 10 seconds.
+QUICK = {"clip_gelu", "internvl_rms_norm"}
+
+
+@pytest.mark.parametrize(
+  "folder",
+  [pytest.param(f, marks=() if f.name in QUICK else pytest.mark.slow, id=f.name) for f in FOLDERS],
+)
 def test_it_is_the_same_model(parity, folder):
   # Kills: a transposed kernel, swapped q and k, a shuffle of version 1, a norm left out, another
   # activation, selected layer or rotary base, tiles in another order.
