@@ -257,3 +257,18 @@ def test_an_export_without_a_likeness(tmp_path, source):
   write_json(tmp_path / "x" / "config.json", {**config, "vocab_size": 23})
   with pytest.raises(ValueError, match=r"lm_head\.weight \[22, 24\]"):
     convert.load(tmp_path / "x")
+
+
+def test_an_export_brings_its_own_files_and_the_tokenizer(tmp_path, source):
+  """Kills: stale companions over what the format writes; a tokenizer that is left behind."""
+  like = tmp_path / "like"
+  released.write_layout(like, "llava_hf/files")
+  (like / "tokenizer.model").write_bytes(b"pieces")
+  (like / "generation_config.json").write_text('{"eos_token_id": 77}')
+  got = convert.load(source)
+  convert.export(got.config, got.params, "face_llava", tmp_path / "x", like=like)
+  assert (tmp_path / "x" / "tokenizer.model").read_bytes() == b"pieces"
+  said = json.loads((tmp_path / "x" / "generation_config.json").read_text())
+  assert said["eos_token_id"] == 2
+  convert.export(got.config, got.params, "face_llava", tmp_path / "y")
+  assert (tmp_path / "y" / "tokenizer.model").read_bytes() == b"pieces"

@@ -273,3 +273,23 @@ def test_load_into_another_depth(tmp_path):
   shallow = dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, layers=2))
   with pytest.raises(ValueError, match=r"decoder/blocks/down/kernel has 2 layers, the config 3"):
     convert.load_into(source, face_mllm.init_shapes(shallow))
+
+
+def test_layers_of_several_types_lose_nothing(tmp_path):
+  """Kills: the first layer's type for all layers of a stack."""
+  names = released.face_llava()
+  weights = released.draw(names)
+  first = "model.layers.0.mlp.up_proj.weight"
+  weights[first] = weights[first].astype(np.float16)
+  source = released.write(tmp_path, weights, released.FACE_LLAVA, towers=True)
+  kernel = convert.load(source or tmp_path, dtype=None).params["decoder"]["blocks"]["up"]["kernel"]
+  assert kernel.dtype == np.float32
+  np.testing.assert_array_equal(kernel[0], weights[first].T.astype(np.float32))
+  np.testing.assert_array_equal(kernel[1], weights[first.replace(".0.", ".1.")].T)
+
+
+def test_a_pattern_that_is_none(tmp_path):
+  """Kills: a pattern that is looked at only when something is missing."""
+  folder(tmp_path)
+  with pytest.raises(ValueError, match=r"new: '\[' is no pattern"):
+    convert.load(tmp_path, new=("[",))
