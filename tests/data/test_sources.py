@@ -262,6 +262,10 @@ REFUSED = {
     lambda f: {"landmarks_2d": f.array("l.npy", points() * 4)},
     r"landmarks in .* expected pixels of a 256x256 crop",
   ),
+  "landmarks of a picture that is no crop": (
+    lambda f: {"image": f.image("wide.png", 8, 12), "landmarks_2d": f.array("l.npy", points())},
+    r"wide\.png is 12x8 px and has landmarks",
+  ),
   "a map of three axes": (
     lambda f: {"segmentation": f.array("m.npy", np.zeros((1, 12, 12), np.uint8))},
     r"m\.npy: array of shape \(1, 12, 12\) - expected \(n, n\)",

@@ -19,6 +19,11 @@ def check_image(path: str | os.PathLike) -> None:
   _look(path, lambda image: None)
 
 
+def size(path: str | os.PathLike) -> tuple[int, int]:
+  """(width, height) by the header, before EXIF turns the picture. Raises as check_image does."""
+  return _look(path, lambda image: image.size)
+
+
 def upright_size(path: str | os.PathLike) -> tuple[int, int]:
   """(height, width) of a picture as it is decoded; of a PNG this reads all of the file.
 

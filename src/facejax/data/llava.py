@@ -309,6 +309,12 @@ def _check_files(file: _File, name: str) -> None:
       headers.check_exists(file.path)
     if file.landmarks and file.kind == "image":
       media.read_landmarks(file.landmarks)  # 544 bytes
+      width, height = headers.size(file.path)
+      if height != width:
+        raise MediaError(
+          f"{file.path} is {width}x{height} px and has landmarks, which are pixels of a square face "
+          f"crop of {media.CROP} - crop the face, and give its landmarks in that crop"
+        )
     elif file.landmarks:  # whether there is one for each frame is known once the clip is decoded
       headers.check_array(file.landmarks, (None, LANDMARKS, 2))
     if file.segmentation and file.segmentation.suffix.lower() == ".npy":
