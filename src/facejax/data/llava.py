@@ -312,8 +312,8 @@ def _check_files(file: _File, name: str) -> None:
       width, height = headers.size(file.path)
       if height != width:
         raise MediaError(
-          f"{file.path} is {width}x{height} px and has landmarks, which are pixels of a square face "
-          f"crop of {media.CROP} - crop the face, and give its landmarks in that crop"
+          f"{file.path} is {width}x{height} px and has landmarks, which are pixels of a square "
+          f"face crop of {media.CROP} - crop the face, and give its landmarks in that crop"
         )
     elif file.landmarks:  # whether there is one for each frame is known once the clip is decoded
       headers.check_array(file.landmarks, (None, LANDMARKS, 2))
