@@ -2,12 +2,16 @@
 
 import argparse
 import difflib
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from facejax import config_io
 from facejax.config import MODALITIES
+
+# Modules with add(subparsers), for the actions of `facejax data`; light until one runs.
+_DATA: tuple[str, ...] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,9 +74,18 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument("--detector", default="", help="where to put them; default: the user's cache")
   p = command("convert", _convert, "import, export or compare released weights")
   _convert_flags(p)
+  p = commands.add_parser("data", help="build, check and complete datasets", allow_abbrev=False)
+  _data_commands(p)
   p = command("report", _report, "write report.html from a workdir's results")
   p.add_argument("--workdir", type=_path, required=True)
   return parser
+
+
+def _data_commands(parser) -> None:
+  """`facejax data ACTION`: what an action reads and calls stands in its package."""
+  actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+  for module in _DATA:
+    importlib.import_module(module).add(actions)
 
 
 def _convert_flags(parser) -> None:
@@ -111,16 +124,18 @@ def _workdir_flags(parser, default=None) -> None:
 
 def _check_flags(parser, argv: Sequence[str]) -> None:
   """Ends with the nearest flag's name, where argparse would say what else is missing."""
-  subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-  command = next((a for a in argv if a in subparsers.choices), None)
-  if command is None:
-    return
-  known = [o for a in subparsers.choices[command]._actions for o in a.option_strings]
+  known, name = ["--traceback"], "facejax"
+  while subparsers := [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]:
+    command = next((a for a in argv if a in subparsers[0].choices), None)
+    if command is None:
+      return
+    parser, name = subparsers[0].choices[command], f"{name} {command}"
+  known += [o for a in parser._actions for o in a.option_strings]
   for flag in (a.partition("=")[0] for a in argv if a.startswith("--") and len(a) > 2):
-    if flag not in [*known, "--traceback"]:
+    if flag not in known:
       near = difflib.get_close_matches(flag, known, 1)
-      hint = f"; did you mean {near[0]}?" if near else f"; see facejax {command} --help"
-      parser.error(f"facejax {command} has no argument {flag}{hint}")
+      hint = f"; did you mean {near[0]}?" if near else f"; see {name} --help"
+      parser.error(f"{name} has no argument {flag}{hint}")
 
 
 def _path(text: str) -> str:

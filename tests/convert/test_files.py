@@ -216,9 +216,29 @@ def with_zip(**options):
   return make
 
 
+def encrypted(path: Path) -> None:
+  """A .bin file whose entries say that they are encrypted."""
+  released.write_torch(path, WEIGHTS)
+  data = bytearray(path.read_bytes())
+  for found in re.finditer(rb"PK\x01\x02", bytes(data)):
+    data[found.start() + 8] |= 1
+  path.write_bytes(data)
+
+
+def scrambled(path: Path) -> None:
+  """A .bin file whose compressed pickle is damaged behind its first bytes."""
+  with_zip(kind=zipfile.ZIP_DEFLATED)(path)
+  data = bytearray(path.read_bytes())
+  start = data.index(b"data.pkl") + 12
+  data[start : start + 20] = bytes(20)
+  path.write_bytes(data)
+
+
 @pytest.mark.parametrize(
   ("make", "message"),
   [
+    (encrypted, "is no archive of torch.save, or cut: .* is encrypted"),
+    (scrambled, "is no archive of torch.save, or cut: "),
     (lambda p: p.write_bytes(b"\x80\x02legacy"), "is no archive of torch.save, or cut"),
     (lambda p: (with_zip()(p), p.write_bytes(p.read_bytes()[:-30])), "no archive of torch.save"),
     (with_zip(entries={"archive/data.pkl": None}), "is no archive of torch.save"),

@@ -15,7 +15,8 @@ import numpy as np
 from face_llava.folder import Arrays, Folder, Model
 from face_llava.report import Report, statistics
 from facejax.config import VitConfig
-from facejax.models.fusion import EPS, FUSIONS, MaskedAttention
+from facejax.models.attention import Attention
+from facejax.models.fusion import EPS, FUSIONS, RELEASED_INIT
 from facejax.models.landmark_projector import LandmarkProjector
 from facejax.models.layers import LayerNorm
 from facejax.models.projector import Projector
@@ -134,6 +135,6 @@ def selecting(config: VitConfig, params: Any, layer: int) -> tuple[VitConfig, An
 def _without_mask(params: Any, heads: int, tokens: jax.Array, regions: jax.Array) -> jax.Array:
   fold = lambda x: x.reshape(-1, *x.shape[2:])
   bias = jnp.zeros((tokens.shape[0] * tokens.shape[1], tokens.shape[2], regions.shape[2]))
-  attention = MaskedAttention(heads)
+  attention = Attention(heads, RELEASED_INIT, None)
   mixed, _ = _apply(attention, params["attention"], fold(tokens), fold(regions), bias)
   return _apply(LayerNorm(EPS), params["norm"], tokens + mixed.reshape(tokens.shape))

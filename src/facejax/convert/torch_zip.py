@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,7 +133,9 @@ def open_zip(path: Path) -> dict[str, Stored]:
       if entries[pickled].file_size > _PICKLE_LIMIT:
         raise ValueError(f"data.pkl has {entries[pickled].file_size} bytes")
       data = archive.read(pickled)
-  except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+  # What zipfile and the line above raise: no archive, not one data.pkl, cut, damaged, and (as
+  # RuntimeError) encrypted or packed in a way that it does not know.
+  except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
     raise ValueError(
       f"{path} is no archive of torch.save, or cut: {error} - expected a zip file with one "
       "data.pkl (torch before 1.6 wrote none: save it again with a newer one)"

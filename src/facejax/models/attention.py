@@ -170,7 +170,7 @@ def rope(x: Float[Array, "B L N H"], table: Float[Array, "2 B L half"]) -> Float
 
 
 class Attention(nn.Module):
-  """Multi-head attention without a mask. The output projection has a bias.
+  """Multi-head attention. The output projection, if there is one, has a bias.
 
   By default q, k and v have one too, as in CLIP and in torch's nn.MultiheadAttention. With qk_norm,
   queries and keys are normed over the whole width before the heads split, as in InternViT-6B.
@@ -178,7 +178,7 @@ class Attention(nn.Module):
 
   heads: int
   kernel_init: Callable = INIT  # of q, k and v
-  out_init: Callable = INIT
+  out_init: Callable | None = INIT  # None: no output projection
   dtype: Any = jnp.float32
   rules: AxisRules = AxisRules()
   qkv_bias: bool = True
@@ -206,7 +206,7 @@ class Attention(nn.Module):
 
     q, k, v = project("q", x), project("k", memory), project("v", memory)
     mixed = attend(q, k, v, bias=bias).reshape(x.shape)
+    if self.out_init is not None:
+      mixed = Dense(D, dtype=self.dtype, kernel_init=self.out_init, name="out")(mixed)
     # The weights are computed again, for pictures: a program that does not use them drops this.
-    return Dense(D, dtype=self.dtype, kernel_init=self.out_init, name="out")(
-      mixed
-    ), attention_weights(q, k, bias=bias)
+    return mixed, attention_weights(q, k, bias=bias)

@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float
 
 from facejax.config import FusionConfig
 from facejax.faces.landmarks import REGIONS
-from facejax.models.attention import Attention, attend, attention_weights
+from facejax.models.attention import Attention
 from facejax.models.layers import Dense, LayerNorm
-from facejax.sharding import AxisRules, constrain
+from facejax.sharding import AxisRules
 from facejax.types import typed
 
 EPS = 1e-5  # of both layer norms; torch's default, which the released code keeps
@@ -62,11 +62,23 @@ def _fold(x: jax.Array) -> jax.Array:
   return x.reshape(-1, *x.shape[2:])
 
 
-class ReleasedFusion(nn.Module):
-  """patches + scale * Linear(LayerNorm(patches + MHA(patches, regions))), as released.
+def _branch(
+  config: FusionConfig, dtype: Any, patches: jax.Array, mixed: jax.Array, present: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """patches + scale * Linear(LayerNorm(patches + mixed)) where present, and the norm's result.
 
-  The released checkpoint has a second layer norm that nothing reads: its parameters are here.
+  Its parameters are those of the module that calls it. The released checkpoint has a second layer
+  norm that nothing reads: its parameters are made here.
   """
+  width = patches.shape[-1]
+  inner = LayerNorm(EPS, dtype, name="norm")(patches + mixed.reshape(patches.shape))
+  branch = Dense(width, dtype=dtype, kernel_init=RELEASED_INIT, name="linear")(inner)
+  LayerNorm(EPS, dtype, name="outer_norm")(jnp.zeros((1, width)))
+  return jnp.where(present, patches + config.branch_scale * branch, patches), inner
+
+
+class ReleasedFusion(nn.Module):
+  """patches + scale * Linear(LayerNorm(patches + MHA(patches, regions))), as released."""
 
   config: FusionConfig
   dtype: Any = jnp.float32
@@ -86,44 +98,15 @@ class ReleasedFusion(nn.Module):
     Does not read `landmarks`; "inner" is the result of the norm.
     """
     del landmarks  # the form without the proximity mask
-    D = patches.shape[-1]
     present = present[:, :, None, None]
     memory = _fold(jnp.where(present, regions, 0))
     attention = Attention(
       self.config.heads, stacked_xavier, RELEASED_INIT, self.dtype, self.rules, name="attention"
     )
     mixed, weights = attention(_fold(patches), memory)
-    inner = LayerNorm(EPS, self.dtype, name="norm")(patches + mixed.reshape(patches.shape))
-    branch = Dense(D, dtype=self.dtype, kernel_init=RELEASED_INIT, name="linear")(inner)
-    LayerNorm(EPS, self.dtype, name="outer_norm")(jnp.zeros((1, D)))  # creates the parameters
-    fused = jnp.where(present, patches + self.config.branch_scale * branch, patches)
+    fused, inner = _branch(self.config, self.dtype, patches, mixed, present)
     weights = weights.reshape(*patches.shape[:2], *weights.shape[1:])
     return fused, {"weights": weights, "inner": inner}
-
-
-class MaskedAttention(nn.Module):
-  """Multi-head attention with an additive mask and no output projection."""
-
-  heads: int
-  dtype: Any = jnp.float32
-  rules: AxisRules = AxisRules()
-
-  @nn.compact
-  @typed
-  def __call__(
-    self, x: Float[Array, "B L D"], memory: Float[Array, "B S D"], bias: Float[Array, "B L S"]
-  ) -> tuple[Float[Array, "B L D"], Float[Array, "B N L S"]]:
-    """Queries from x, keys and values from memory. Also returns the float32 weights."""
-    D = x.shape[-1]
-
-    def project(name, y):
-      y = Dense(D, dtype=self.dtype, kernel_init=RELEASED_INIT, name=name)(y)
-      y = y.reshape(*y.shape[:2], self.heads, D // self.heads)
-      return constrain(y, self.rules, "batch", None, "heads", None)
-
-    q, k, v = project("q", x), project("k", memory), project("v", memory)
-    mixed = attend(q, k, v, bias=bias).reshape(x.shape)
-    return mixed, attention_weights(q, k, bias=bias)
 
 
 class MaskedFusion(nn.Module):
@@ -131,7 +114,7 @@ class MaskedFusion(nn.Module):
 
   The released code's `cross_attn_type masked`, for which no training script exists. Its mask is a
   softmax over the regions of minus the distance: 0.08 to 0.15, so nearly none. It takes clips
-  only; here the 256 tokens of a picture work too. The norm that nothing reads is here as well.
+  only; here the 256 tokens of a picture work too.
   """
 
   config: FusionConfig
@@ -152,12 +135,9 @@ class MaskedFusion(nn.Module):
     present = present[:, :, None, None]
     memory = _fold(jnp.where(present, regions, 0))
     mask = jax.nn.softmax(proximity(jnp.where(present, landmarks, 0), shape[2], cfg.grid))
-    attention = MaskedAttention(cfg.heads, self.dtype, self.rules, name="attention")
+    attention = Attention(cfg.heads, RELEASED_INIT, None, self.dtype, self.rules, name="attention")
     mixed, weights = attention(_fold(patches), memory, _fold(mask))
-    inner = LayerNorm(EPS, self.dtype, name="norm")(patches + mixed.reshape(shape))
-    branch = Dense(shape[-1], dtype=self.dtype, kernel_init=RELEASED_INIT, name="linear")(inner)
-    LayerNorm(EPS, self.dtype, name="outer_norm")(jnp.zeros((1, shape[-1])))  # as in "released"
-    fused = jnp.where(present, patches + cfg.branch_scale * branch, patches)
+    fused, inner = _branch(cfg, self.dtype, patches, mixed, present)
     weights = weights.reshape(*shape[:2], *weights.shape[1:])
     return fused, {"weights": weights, "mask": mask, "inner": inner}
 

@@ -81,9 +81,7 @@ INTERN_VIT_6B = dataclasses.replace(
 def face_llava_7b(fusion: str = "released") -> ModelConfig:
   """Face-LLaVA: LanguageBind ViT-L/14 encoders, Vicuna-7B. 7,551,840,256 parameters."""
   image = VitConfig(image_size=224, patch=14, width=1024, layers=24, heads=16, mlp=4096)
-  video = VitConfig(
-    image_size=224, patch=14, width=1024, layers=24, heads=16, mlp=4096, tokens="all", frames=8
-  )
+  video = dataclasses.replace(image, tokens="all", frames=8)
   return ModelConfig(image=image, decoder=LLAMA2_7B, video=video, fusion=FusionConfig(form=fusion))
 
 

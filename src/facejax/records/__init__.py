@@ -1,0 +1,1 @@
+"""Released layouts -> ArrayRecord shards with a manifest -> samples by index."""
