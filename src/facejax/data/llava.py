@@ -21,12 +21,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Int
 from tqdm import tqdm
 
 from facejax.config import LlavaConfig
 from facejax.data import headers, media
 from facejax.data.media import MediaError
-from facejax.data.rows import Outline, RowFormat, placeholders
+from facejax.data.rows import Outline, RowFormat, placeholders, slots
 from facejax.types import LANDMARKS, Kind, Medium, Refusal, Sample, Turn
 
 _PROGRESS = 10_000  # samples from which reading takes long enough to show it
@@ -48,6 +50,7 @@ class _Record(NamedTuple):
   name: str
   conversation: tuple[Turn, ...]
   files: tuple[_File, ...]
+  size: tuple[int, int, int] = (0, 0, 0)  # tokens, picture slots, clip slots
 
 
 class _Index(NamedTuple):
@@ -116,6 +119,10 @@ class LlavaSource:
       "usable_names": hashlib.sha256(names.encode()).hexdigest(),
     }
 
+  def sizes(self) -> Int[np.ndarray, "n 3"]:
+    """Tokens, picture slots and clip slots of each sample."""
+    return np.array([record.size for record in self._records], np.int32).reshape(-1, 3)
+
   def __getitem__(self, index: int) -> Sample:
     """Decodes a sample. Raises MediaError, naming sample and file."""
     record = self._records[index]
@@ -159,12 +166,12 @@ class LlavaSource:
     try:
       record = _parse(raw, name, index.folders, self._form.reads)
       outline = [self._outline(file, name) for file in record.files]
-      self._form.text(name, record.conversation, outline)
+      text = self._form.text(name, record.conversation, outline)
       for file in record.files:
         _check_files(file, name)
     except ValueError as error:
       return Refusal(name, str(error))
-    return record
+    return record._replace(size=(len(text), *slots(outline)))
 
   def _outline(self, file: _File, name: str) -> Outline:
     """What is known of a medium without decoding it. Raises MediaError."""

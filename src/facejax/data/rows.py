@@ -31,7 +31,7 @@ from facejax.visual_table import VisualTable
 
 Row = Batch  # without its B axis, in NumPy
 
-_KINDS: tuple[Kind, ...] = ("image", "video")
+KINDS: tuple[Kind, ...] = ("image", "video")  # the order of slot counts
 _PLACEHOLDER = re.compile("<(image|video)>")
 
 
@@ -72,6 +72,11 @@ class RowFormat:
   template: chat.Template = chat.VICUNA
   antialias: bool = True
   tiles: tuple[int, int] = (1, 1)
+
+  @property
+  def capacity(self) -> tuple[int, int, int]:
+    """What a row holds: tokens, pictures, clips."""
+    return self.length, self.table.images, self.table.videos
 
   @functools.cached_property
   def tiling(self) -> Tiling:
@@ -157,10 +162,9 @@ class RowFormat:
         f"media are [{', '.join(kinds)}] - the n-th placeholder stands for the n-th medium - "
         "add or remove placeholders or files"
       )
-    for kind in _KINDS:
-      slots = sum(medium.pictures for medium in media if medium.kind == kind)
-      if slots > self.table.slots(kind):
-        tiles = f" in {slots} tiles and thumbnails" if slots > kinds.count(kind) else ""
+    for kind, taken in zip(KINDS, slots(media), strict=True):
+      if taken > self.table.slots(kind):
+        tiles = f" in {taken} tiles and thumbnails" if taken > kinds.count(kind) else ""
         raise ValueError(
           f"sample {sample!r} has {kinds.count(kind)} {kind}(s){tiles}, a row has "
           f"{self.table.slots(kind)} {kind} slot(s) - raise data.{kind}s_per_row"
@@ -174,6 +178,12 @@ class RowFormat:
       landmarks=medium.landmarks if "landmarks" in self.reads else None,
       segmentation=medium.segmentation if "segmentation" in self.reads else None,
     )
+
+
+def slots(media: Sequence[Outline]) -> tuple[int, int]:
+  """Picture and clip slots that media take."""
+  pictures, clips = (sum(m.pictures for m in media if m.kind == kind) for kind in KINDS)
+  return pictures, clips
 
 
 def placeholders(conversation: Sequence[Turn]) -> list[Kind]:
@@ -232,7 +242,7 @@ def encode(
   """
   row = empty(form)
   start = 0
-  used: dict[Kind, int] = dict.fromkeys(_KINDS, 0)
+  used: dict[Kind, int] = dict.fromkeys(KINDS, 0)
   for segment, (sample, index) in enumerate(zip(samples, ids, strict=True), 1):
     outline = [form.outline(medium) for medium in sample.media]
     text = form.text(sample.id, sample.conversation, outline, prompt)

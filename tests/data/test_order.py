@@ -1,0 +1,130 @@
+"""The order of samples: any row alone, everything once a pass, nothing above a row's capacity."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from facejax.data import order
+from facejax.data.order import Order
+
+CAPACITY = (100, 3, 1)
+
+
+def sizes(seed: int, n: int) -> np.ndarray:
+  """Tokens, pictures and clips of samples, half of them with a clip."""
+  rng = np.random.default_rng(seed)
+  clips = rng.integers(0, 2, n)
+  return np.stack([rng.integers(5, 40, n) + 50 * clips, rng.integers(0, 3, n), clips], axis=1)
+
+
+def test_a_row_does_not_depend_on_what_was_asked_before():
+  # Kills: a stateful generator, rows counted from where a run starts.
+  make = lambda: Order([sizes(0, 90), sizes(1, 40)], [0.7, 0.3], CAPACITY, seed=5, window=32)
+  one, other = make(), make()
+  rows = [3, 10**9, 0, 77, 78]
+  assert [one.row(r) for r in rows] == [other.row(r) for r in reversed(rows)][::-1]
+  assert len({str(one.row(r)) for r in range(2 * one.rows)}) == 2 * one.rows
+
+
+def test_rows_hold_what_fits():
+  # Kills: a plan for the strata's smallest or mean sizes, a dimension that is not looked at.
+  data = [sizes(0, 500), sizes(1, 300)]
+  made = Order(data, [0.5, 0.5], CAPACITY, seed=0, window=64)
+  for r in range(5 * made.rows):
+    used = np.sum([data[p.source][p.number] for p in made.row(r)], axis=0)
+    assert (used <= CAPACITY).all()
+
+
+def test_every_sample_comes_once_a_pass():
+  # Kills: sampling with replacement, a stratum that loses or doubles a member, a fixed permutation.
+  data = sizes(0, 96)
+  made = Order([data], [1.0], CAPACITY, seed=1, window=16)  # strata of 6
+  passes = []
+  for start in (0, 6 * made.rows):
+    placed = [p for r in range(start, start + 6 * made.rows) for p in made.row(r)]
+    assert collections.Counter(p.number for p in placed) == dict.fromkeys(range(96), 1)
+    passes.append(placed)
+  assert passes[0] != passes[1]
+
+
+def test_each_window_has_the_mixture():
+  # Kills: weights by size of source, a source that is drawn until it is empty.
+  made = Order([sizes(0, 400), sizes(1, 30)], [3, 1], CAPACITY, seed=2, window=40)
+  for window in range(6):
+    rows = range(window * made.rows, (window + 1) * made.rows)
+    assert collections.Counter(p.source for r in rows for p in made.row(r)) == {0: 30, 1: 10}
+
+
+def test_a_source_smaller_than_its_share_repeats():
+  # Kills: an empty stratum.
+  made = Order([sizes(0, 5), sizes(1, 50)], [1, 1], CAPACITY, seed=2, window=24)
+  counts = collections.Counter(
+    p.number for r in range(made.rows) for p in made.row(r) if p.source == 0
+  )
+  assert sum(counts.values()) == 12 and set(counts) == set(range(5))
+
+
+def test_seeds_differ():
+  # Kills: a seed that is not used, for samples or for rows.
+  first, second = (Order([sizes(0, 90)], [1], CAPACITY, seed=s, window=32) for s in (0, 1))
+  assert [first.row(r) for r in range(8)] != [second.row(r) for r in range(8)]
+
+
+@pytest.mark.parametrize(
+  "weights,total", [((1,), 7), ((1, 1, 1), 10), ((0.001, 1), 64), ((2, 3, 7), 100)]
+)
+def test_apportion(weights, total):
+  # Kills: rounding that loses or adds a sample, a source with none.
+  counts = order.apportion(weights, total)
+  assert sum(counts) == max(total, len(weights)) and min(counts) >= 1
+  exact = np.array(weights) / sum(weights) * total
+  assert np.abs(counts - exact).max() <= 1
+
+
+def reference_pack(items, capacity):
+  rows = []
+  for i in sorted(range(len(items)), key=lambda i: tuple(-x for x in items[i])):
+    fits = [r for r in rows if all(f >= x for f, x in zip(r["free"], items[i], strict=True))]
+    if not fits:
+      rows.append({"free": list(capacity), "items": []})
+      fits = rows[-1:]
+    best = min(fits, key=lambda r: r["free"][0])
+    best["items"].append(i)
+    best["free"] = [f - x for f, x in zip(best["free"], items[i], strict=True)]
+  return [sorted(r["items"]) for r in rows]
+
+
+def test_packing_is_best_fit():
+  # Kills: first fit, smallest first, another dimension deciding.
+  items = sizes(3, 200)
+  assert order.pack(items, CAPACITY) == reference_pack(items.tolist(), CAPACITY)
+
+
+def test_pictures_and_clips_of_face_instruct_fill_rows():
+  # Kills: sources packed apart: rows of one clip would be 0.52 full.
+  rng = np.random.default_rng(0)
+  pictures = np.stack([rng.integers(296, 331, 8500), np.ones(8500, int), np.zeros(8500, int)], 1)
+  clips = np.stack([rng.integers(2096, 2146, 1500), np.zeros(1500, int), np.ones(1500, int)], 1)
+  made = Order([pictures, clips], [85, 15], (3072, 10, 1), seed=0)
+  filled = [sum((pictures, clips)[s][i][0] for s, i in made.row(r)) for r in range(made.rows)]
+  assert np.mean(filled) / 3072 > 0.95
+
+
+@pytest.mark.parametrize(
+  "data,weights,message",
+  [
+    ([np.zeros((0, 3), int)], [1], r"source 0 has no usable sample \(0\)"),
+    ([sizes(0, 9)], [0], "source 0: weight 0"),
+    ([sizes(0, 9)], [1, 2], "2 weights for 1 sources"),
+    (
+      [np.array([[7, 0, 0], [101, 0, 0]])],
+      [1],
+      r"source 0, sample 1 takes \[101, 0, 0\] of a row's",
+    ),
+  ],
+)
+def test_bad_input(data, weights, message):
+  # Kills: a source or sample that silently never comes.
+  with pytest.raises(ValueError, match=message):
+    Order(data, weights, CAPACITY, seed=0)
