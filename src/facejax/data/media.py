@@ -6,7 +6,7 @@
     read_segmentation  .png, .npy -> [y x], or [T y x] for a clip
 
 Every refusal is a `MediaError` that names the file, what was found, what was expected and what to
-do. Nothing is fetched, nothing outside the named file is read. resize.py makes media square.
+do. A file is a path, or its bytes with a name (`Encoded`). resize.py makes media square.
 """
 
 from __future__ import annotations
@@ -14,14 +14,40 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
-import pathlib
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps
 
+from facejax.data.files import (
+  LIMITS,
+  File,
+  MediaError,
+  MediaLimits,
+  check_file,
+  inside,
+  load_array,
+  open_file,
+  read,
+)
 from facejax.types import LANDMARKS
+
+__all__ = [
+  "CLASSES",
+  "CROP",
+  "IMAGES",
+  "Clip",
+  "File",
+  "MediaError",
+  "MediaLimits",
+  "check_pixels",
+  "decode_image",
+  "inside",
+  "read_image",
+  "read_landmarks",
+  "read_segmentation",
+  "read_video",
+]
 
 CROP = 256  # Pixels a side of the face crop that landmark files refer to (Face-LLaVA).
 CLASSES = 19  # CelebAMask-HQ
@@ -29,28 +55,6 @@ _MARGIN = 0.25  # Landmarks may leave the crop by this share of it: chins and tu
 # Formats without scripting or references to other files.
 IMAGES = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _VIDEOS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
-
-
-class MediaError(ValueError):
-  """A file that cannot be used as it is."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MediaLimits:
-  """What a file may hold; a larger one is refused from its header (our choice).
-
-  Attributes:
-    max_bytes: of the file, 512 MiB.
-    max_pixels: of a picture or of one frame; 64 million is above any phone camera's default, and
-      192 MB decoded.
-    max_frames: decoded from one clip, 10 minutes at 30 frames a second.
-    max_seconds: of a clip.
-  """
-
-  max_bytes: int = 512 * 2**20
-  max_pixels: int = 64_000_000
-  max_frames: int = 18_000
-  max_seconds: float = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,28 +72,13 @@ class Clip:
   total: int
 
 
-def inside(folder: str | os.PathLike, relative: str, sample: object = "?") -> pathlib.Path:
-  """The file `relative` of an index, which may not leave its folder, not even through a link."""
-  root = pathlib.Path(folder).resolve()
-  parts = relative.replace("\\", "/").split("/")
-  path = (root / relative).resolve()
-  if not relative or os.path.isabs(relative) or ".." in parts or not path.is_relative_to(root):
-    raise MediaError(
-      f"sample {sample!r}: path {relative!r} is not inside {root} - an index may only name files "
-      "of its own folder - use a relative path without '..' or links that lead out"
-    )
-  return path
-
-
-def read_image(
-  path: str | os.PathLike, limits: MediaLimits = MediaLimits()
-) -> UInt8[np.ndarray, "Y X 3"]:
+def read_image(path: File, limits: MediaLimits = LIMITS) -> UInt8[np.ndarray, "Y X 3"]:
   """Decodes a picture file as RGB; see `decode_image`."""
-  return decode_image(_read(path, limits), str(path), limits)
+  return decode_image(read(path, limits), str(path), limits)
 
 
 def decode_image(
-  data: bytes, name: str, limits: MediaLimits = MediaLimits()
+  data: bytes, name: str, limits: MediaLimits = LIMITS
 ) -> UInt8[np.ndarray, "Y X 3"]:
   """Decodes the bytes of a picture as upright RGB.
 
@@ -139,7 +128,7 @@ def _rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "Y X 3"]:
   return np.array(image.convert("RGB"))
 
 
-def read_video(path: str | os.PathLike, frames: int, limits: MediaLimits = MediaLimits()) -> Clip:
+def read_video(path: File, frames: int, limits: MediaLimits = LIMITS) -> Clip:
   """Decodes `frames` frames spread evenly over a clip, first and last included.
 
   Frame numbers are `trunc(linspace(0, n - 1, frames))` as in the official code, n being the
@@ -183,7 +172,7 @@ def _open_video(file):
 
 
 def _header_frames(path, limits: MediaLimits) -> int:
-  with open(path, "rb") as file, _open_video(file) as container:
+  with open_file(path) as file, _open_video(file) as container:
     if not container.streams.video:
       raise MediaError(f"{path}: no video stream - expected a video - remove it")
     stream = container.streams.video[0]
@@ -201,7 +190,7 @@ def _decode(path, wanted: set[int], limits: MediaLimits) -> tuple[int, dict[int,
   """Decodes to the end: (frames there are, the wanted ones among them)."""
   chosen: dict[int, np.ndarray] = {}
   count, shape = 0, None
-  with open(path, "rb") as file, _open_video(file) as container:
+  with open_file(path) as file, _open_video(file) as container:
     stream = container.streams.video[0]
     for frame in container.decode(stream):
       shape = shape or (frame.width, frame.height)
@@ -239,10 +228,10 @@ def _check_complete(path, container, stream, count: int, end: float) -> None:
 
 
 def read_landmarks(
-  path: str | os.PathLike,
+  path: File,
   clip: Clip | None = None,
   crop: int = CROP,
-  limits: MediaLimits = MediaLimits(),
+  limits: MediaLimits = LIMITS,
 ) -> Float[np.ndarray, "68 2"] | Float[np.ndarray, "T 68 2"]:
   """Reads iBUG landmarks (x, y) in pixels of the face crop; gives them in [0, 1] of the crop.
 
@@ -290,10 +279,10 @@ def read_landmarks(
 
 
 def read_segmentation(
-  path: str | os.PathLike,
+  path: File,
   clip: Clip | None = None,
   classes: int = CLASSES,
-  limits: MediaLimits = MediaLimits(),
+  limits: MediaLimits = LIMITS,
 ) -> UInt8[np.ndarray, "y x"] | UInt8[np.ndarray, "T y x"]:
   """Reads a map of class ids: a PNG of mode L or P (palette indices), or .npy integers.
 
@@ -332,7 +321,7 @@ def _of_clip(values: np.ndarray, clip: Clip) -> np.ndarray:
 
 
 def _read_map(path, limits: MediaLimits) -> np.ndarray:
-  data = _read(path, limits)
+  data = read(path, limits)
   try:
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
       check_pixels(str(path), *image.size, limits)
@@ -352,43 +341,13 @@ def _read_map(path, limits: MediaLimits) -> np.ndarray:
 
 
 def _load_json(path, limits: MediaLimits) -> np.ndarray:
-  data = _read(path, limits)
+  data = read(path, limits)
   try:
     return np.array(json.loads(data))
   except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or lists of unequal lengths
     raise MediaError(
       f"{path} is no JSON list of points ({error}) - expected [[x, y], ...] - save it again"
     ) from error
-
-
-def load_array(path, limits: MediaLimits) -> np.ndarray:
-  """An array file, mapped and not read, so that a header cannot ask for memory."""
-  check_file(path, limits)
-  try:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-  except (OSError, ValueError, EOFError, SyntaxError) as error:
-    raise MediaError(
-      f"{path} is not a plain .npy array ({error}) - expected numbers saved by numpy.save - save "
-      "them again"
-    ) from error
-  if not isinstance(array, np.ndarray):
-    array.close()
-    raise MediaError(f"{path} is an .npz archive - expected one .npy array - use numpy.save")
-  return array
-
-
-def _read(path, limits: MediaLimits) -> bytes:
-  return check_file(path, limits).read_bytes()
-
-
-def check_file(path, limits: MediaLimits) -> pathlib.Path:
-  """The path of a file that exists and is not too large."""
-  if not os.path.isfile(path):
-    raise MediaError(f"{path}: no such file - check the folder and the index")
-  size = os.path.getsize(path)
-  if size > limits.max_bytes:
-    raise MediaError(f"{path}: {size} bytes - at most {limits.max_bytes} are read - shrink it")
-  return pathlib.Path(path)
 
 
 def check_pixels(name: str, width: int, height: int, limits: MediaLimits) -> None:
