@@ -43,6 +43,7 @@ __all__ = [
   "check_pixels",
   "decode_image",
   "inside",
+  "open_video",
   "read_image",
   "read_landmarks",
   "read_segmentation",
@@ -160,7 +161,8 @@ def read_video(path: File, frames: int, limits: MediaLimits = LIMITS) -> Clip:
     ) from error
 
 
-def _open_video(file):
+def open_video(file):
+  """PyAV's container of an opened video file. Raises ModuleNotFoundError without PyAV."""
   try:
     import av
   except ModuleNotFoundError as error:
@@ -172,7 +174,7 @@ def _open_video(file):
 
 
 def _header_frames(path, limits: MediaLimits) -> int:
-  with open_file(path) as file, _open_video(file) as container:
+  with open_file(path) as file, open_video(file) as container:
     if not container.streams.video:
       raise MediaError(f"{path}: no video stream - expected a video - remove it")
     stream = container.streams.video[0]
@@ -190,7 +192,7 @@ def _decode(path, wanted: set[int], limits: MediaLimits) -> tuple[int, dict[int,
   """Decodes to the end: (frames there are, the wanted ones among them)."""
   chosen: dict[int, np.ndarray] = {}
   count, shape = 0, None
-  with open_file(path) as file, _open_video(file) as container:
+  with open_file(path) as file, open_video(file) as container:
     stream = container.streams.video[0]
     for frame in container.decode(stream):
       shape = shape or (frame.width, frame.height)
