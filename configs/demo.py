@@ -6,7 +6,7 @@
 About 12 minutes on 2 CPU cores; experiments/demo/result.json has the numbers it reached. For your
 own photographs in the LLaVA format:
 
-  facejax train --config configs/demo.py --workdir runs/mine --config.data.source=llava \
+  facejax train --config configs/demo.py --workdir runs/mine --config.data.sources=llava \
     --config.data.llava.index=train.json --config.data.videos_per_row=1 --config.data.row_length=704
 """
 

@@ -21,7 +21,11 @@ def get_config() -> RunConfig:
     model=presets.face_llava_7b(),
     # 8 x 257 tokens of a clip, and text up to the released limit of 3072 positions.
     data=DataConfig(
-      row_length=3072, source="llava", images_per_row=1, videos_per_row=1, modalities=("landmarks",)
+      row_length=3072,
+      sources=("llava",),
+      images_per_row=1,
+      videos_per_row=1,
+      modalities=("landmarks",),
     ),
     stages={
       "stage1": stages.stage1(

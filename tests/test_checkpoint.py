@@ -28,7 +28,11 @@ def abstract(stage="stage1", data=-1, fsdp=2, dtype="bfloat16", devices=None) ->
 
 def record(config: RunConfig = CONFIG, stage: str = "stage1", mesh=None) -> dict:
   pipeline = tiny_run.FakePipeline(
-    config.model, config.data, config.stages[stage].rows, config.stages[stage].modalities
+    config.model,
+    config.data,
+    config.stages[stage].rows,
+    config.stages[stage].modalities,
+    config.stages[stage].mixtures,
   )
   return meta.describe(config, stage, pipeline.fingerprint(), mesh or make_mesh(config.mesh))
 
@@ -263,25 +267,45 @@ def changed(**values) -> RunConfig:
 def test_changes_of_mathematics_or_data_are_refused_by_name(values, line):
   """Kills: a field that is not compared; old and new swapped; a hint that does not help."""
   with pytest.raises(ValueError, match=re.escape(f"\n  {line}\n")) as caught:
-    meta.check(record(), record(changed(**values)), (), "runs/x/checkpoints/4")
+    meta.check(record(), record(changed(**values)), (), 4, "runs/x/checkpoints/4")
   assert str(caught.value).startswith("runs/x/checkpoints/4 was saved by a run with other settings")
   name = line.partition(":")[0]
   assert f"--allow-change={name}" in str(caught.value)
   for entry in (name, f"config.{name}", name.rpartition(".")[0] or name):
-    assert line in meta.check(record(), record(changed(**values)), (entry,), "x")
+    assert line in meta.check(record(), record(changed(**values)), (entry,), 4, "x")
   with pytest.raises(ValueError, match="other settings"):
-    meta.check(record(), record(changed(**values)), (name[:-1],), "x")
+    meta.check(record(), record(changed(**values)), (name[:-1],), 4, "x")
 
 
 def test_more_steps_at_a_constant_rate_are_free():
   """Kills: a refusal where no rate changes; leave where the warm-up is a share of the new steps."""
   steady = {"stages__stage1__optim__schedule": "constant", "stages__stage1__optim__warmup": 0.0}
   saved, longer = changed(**steady), changed(**steady, stages__stage1__steps=99)
-  assert meta.check(record(saved), record(longer), (), "x") == ["stages.stage1.steps: 6 -> 99"]
+  assert meta.check(record(saved), record(longer), (), 4, "x") == ["stages.stage1.steps: 6 -> 99"]
   del steady["stages__stage1__optim__warmup"]
   saved, longer = changed(**steady), changed(**steady, stages__stage1__steps=99)
   with pytest.raises(ValueError, match=r"stages\.stage1\.steps: 6 -> 99"):
-    meta.check(record(saved), record(longer), (), "x")
+    meta.check(record(saved), record(longer), (), 4, "x")
+
+
+def test_a_mixture_may_change_at_a_step_that_is_not_done():
+  """Kills: a change of what was trained already; one that needs a word more than its own step."""
+  then = lambda start, *sources: changed(
+    stages__stage1__mixtures=[{"sources": list(sources), "start": start}]
+  )
+  for start in (4, 5):
+    assert any(
+      "mixtures" in line for line in meta.check(record(), record(then(start, "llava")), (), 4, "x")
+    )
+  with pytest.raises(ValueError, match=r"data\.mixtures\.1\.start: None -> 3"):
+    meta.check(record(), record(then(3, "llava")), (), 4, "x")
+  # once it has begun it is the past, too
+  begun = record(then(5, "llava"))
+  assert meta.check(begun, begun, (), 6, "x") == []
+  for other in (CONFIG, then(5, "llava", "synthetic"), then(9, "llava")):
+    with pytest.raises(ValueError, match=r"--allow-change=data\.mixtures"):
+      meta.check(begun, record(other), (), 6, "x")
+  assert meta.check(begun, record(), ("data.mixtures",), 6, "x")
 
 
 @pytest.mark.parametrize(
@@ -300,9 +324,9 @@ def test_more_steps_at_a_constant_rate_are_free():
 def test_other_changes_are_told_and_allowed(values):
   """Kills: a resume that needs the same devices, workers or length; a silent change."""
   mesh = make_mesh(changed(**values).mesh)
-  lines = meta.check(record(), record(changed(**values), mesh=mesh), (), "x")
+  lines = meta.check(record(), record(changed(**values), mesh=mesh), (), 4, "x")
   told = [name for name in values if not name.startswith("data__")]  # those leave batches equal
   for name in told:
     assert any(line.startswith(f"{name.replace('__', '.')}: ") for line in lines), lines
-  assert meta.check(record(), record(), (), "x") == []
+  assert meta.check(record(), record(), (), 4, "x") == []
   assert bool(lines) == bool(told)

@@ -21,6 +21,7 @@ from facejax.config import (
   DecoderConfig,
   FusionConfig,
   MeshConfig,
+  Mixture,
   ModelConfig,
   RunConfig,
   SegmentationConfig,
@@ -72,16 +73,21 @@ class FakePipeline:
   """Random batches as a pure function of the step; the interface of data/pipeline.py."""
 
   refusals = ()
-  samples = 1000
 
-  def __init__(self, model, data, rows, modalities=()):
+  def __init__(self, model, data, rows, modalities=(), mixtures=()):
     self.model, self.data, self.rows, self.modalities = model, data, rows, tuple(modalities)
+    self.mixtures = [Mixture(data.sources), *mixtures]
+
+  def drawn(self, step: int) -> float:
+    return self.rows * step
 
   def name(self, sample_id: int) -> str:
     return f"sample-{sample_id}"
 
   def fingerprint(self) -> dict:
-    return {"seed": self.data.seed, "rows": self.rows, "reads": list(self.modalities)}
+    mixtures = [{"start": m.start, "samples": list(m.sources)} for m in self.mixtures]
+    reads = list(self.modalities)
+    return {"seed": self.data.seed, "rows": self.rows, "reads": reads, "mixtures": mixtures}
 
   def batch(self, step: int):
     seed = 1000 * self.data.seed + step

@@ -79,7 +79,7 @@ def measure(steps: int) -> dict[str, float]:
   }
   with tempfile.TemporaryDirectory() as folder:
     config = write_folder(pathlib.Path(folder), 200)
-    data = DataConfig(256, source="llava", llava=config)
+    data = DataConfig(256, sources=("llava",), llava=config)
     start = time.process_time()
     files = Pipeline(model, data, ROWS)
     result["checking an index"] = files.samples / (time.process_time() - start)

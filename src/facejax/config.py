@@ -4,38 +4,38 @@ A value that cannot work is refused where it is set: each dataclass checks its o
 """
 
 import dataclasses
-import difflib
-import math
-from collections.abc import Sequence
 
+from facejax.config_checks import each_once, one_of, within
+from facejax.config_data import (
+  MODALITIES,
+  SPLITS,
+  TEMPLATES,
+  DataConfig,
+  LlavaConfig,
+  Mixture,
+  SyntheticConfig,
+)
 from facejax.types import Kind
 
-MODALITIES = ("landmarks", "segmentation")
-SPLITS = ("train", "validation", "test")  # of drawn faces
-TEMPLATES = ("vicuna_v1", "face_llava_released", "internvl", "internvl_system")
-
-
-def one_of(where: str, value: str, choices: Sequence[str]) -> None:
-  """Raises ValueError naming the nearest choice unless value is one of them."""
-  if value not in choices:
-    near = difflib.get_close_matches(value, choices, 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise ValueError(f"{where} is '{value}', expected one of {', '.join(choices)}{hint}")
-
-
-def within(config, names: str, least: float, most: float = math.inf) -> None:
-  """Raises ValueError for the first field of `names`, which is not None, outside least to most."""
-  for name in names.split():
-    value = getattr(config, name)
-    if value is not None and not least <= value <= most:  # refuses nan too
-      expected = f"at least {least}" if most == math.inf else f"{least} to {most}"
-      raise ValueError(f"{type(config).__name__}.{name}={value}: expected {expected}")
-
-
-def each_once(where: str, values: Sequence[str]) -> None:
-  """Raises ValueError unless there are values, all different."""
-  if not values or len(set(values)) < len(values):
-    raise ValueError(f"{where}={values}: expected at least one, and each once")
+__all__ = [
+  "MODALITIES",
+  "SPLITS",
+  "TEMPLATES",
+  "DataConfig",
+  "DecoderConfig",
+  "EvaluateConfig",
+  "FusionConfig",
+  "LlavaConfig",
+  "MeshConfig",
+  "Mixture",
+  "ModelConfig",
+  "OptimConfig",
+  "RunConfig",
+  "SegmentationConfig",
+  "StageConfig",
+  "SyntheticConfig",
+  "VitConfig",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,77 +225,6 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SyntheticConfig:
-  """Faces drawn by faces/synthetic.py."""
-
-  split: str = "train"  # identities of the splits are disjoint
-  faces: int = 100_000  # sample i is face(seed=i); an epoch is all of them
-  tasks: tuple[str, ...] = ("expression", "action_units", "attributes", "age", "deepfake")
-  turns: int = 1  # questions asked about each face, of different tasks
-  # Deviation of each landmark coordinate from where the point was drawn, of the crop's side: 0.36
-  # pixels of 256, by which detected points of real crops are off (0.45 pixels from the point).
-  landmark_noise: float = 0.0014
-
-  def __post_init__(self):
-    one_of("SyntheticConfig.split", self.split, SPLITS)
-    each_once("SyntheticConfig.tasks", self.tasks)
-    within(self, "faces", 1)
-    within(self, "landmark_noise", 0)
-    within(self, "turns", 1, len(self.tasks))
-
-
-@dataclasses.dataclass(frozen=True)
-class LlavaConfig:
-  """The official Face-LLaVA (LLaVA) JSON format."""
-
-  index: tuple[str, ...] = ()  # JSON files, joined in this order
-  image_folder: str = ""  # "": the folder of the JSON file; media paths may not leave it
-  video_folder: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """What rows hold. A batch is a pure function of (this, seed, step)."""
-
-  row_length: int  # tokens a row, visual tokens included; a longer sample is refused
-  source: str = "synthetic"  # or "llava"
-  seed: int = 0  # of the order and of the drawn questions
-  images_per_row: int = 1
-  videos_per_row: int = 0
-  modalities: tuple[str, ...] = MODALITIES  # optional inputs that are read where a sample has them
-  tokenizer: str = "demo"  # or the path of a tokenizer.model, a tokenizer.json, or their folder
-  template: str = "vicuna_v1"  # how a conversation is written out: data/chat.py
-  resize: str = "pad"  # of a non-square picture: "pad" (Face-LLaVA training), "crop" or "stretch"
-  antialias: bool = True  # of pictures made smaller; False: torchvision before 0.17
-  min_tiles: int = 1  # pieces that a picture is cut into (InternVL); above 1 a thumbnail follows
-  max_tiles: int = 1  # 1: the whole picture at once; a piece takes one of images_per_row
-  max_refused: float = 0.01  # share of samples that may be unusable before the run stops
-  workers: int = 0  # decoding processes; 0: threads in this process
-  synthetic: SyntheticConfig = SyntheticConfig()
-  llava: LlavaConfig = LlavaConfig()
-
-  def __post_init__(self):
-    one_of("DataConfig.source", self.source, ("synthetic", "llava"))
-    one_of("DataConfig.template", self.template, TEMPLATES)
-    one_of("DataConfig.resize", self.resize, ("pad", "crop", "stretch"))
-    within(self, "row_length", 1)
-    within(self, "seed images_per_row videos_per_row workers", 0)
-    within(self, "max_refused", 0, 1)
-    if not 1 <= self.min_tiles <= self.max_tiles:
-      raise ValueError(
-        f"DataConfig: min_tiles={self.min_tiles}, max_tiles={self.max_tiles} - expected "
-        "1 <= min_tiles <= max_tiles"
-      )
-    if self.max_tiles > 1 and self.resize != "stretch":
-      raise ValueError(
-        f"DataConfig: max_tiles={self.max_tiles} with resize={self.resize!r} - tiles are cut from "
-        "the whole picture, as InternVL does - set resize='stretch'"
-      )
-    for name in self.modalities:
-      one_of("DataConfig.modalities", name, MODALITIES)
-
-
-@dataclasses.dataclass(frozen=True)
 class OptimConfig:
   """AdamW; the defaults are Face-LLaVA's (specification of the released scripts)."""
 
@@ -328,9 +257,13 @@ class StageConfig:
   new: tuple[str, ...] = ()  # what init_from may lack, as regular expressions; starts fresh
   accumulate: int = 1  # micro-batches a step; rows must be a multiple
   modalities: tuple[str, ...] = MODALITIES  # of data.modalities, those this stage reads
+  mixtures: tuple[Mixture, ...] = ()  # other sources than data's, each from its step on
 
   def __post_init__(self):
     within(self, "steps rows accumulate", 1)
+    starts = [mixture.start for mixture in self.mixtures]
+    if sorted(set(starts)) != starts:
+      raise ValueError(f"StageConfig.mixtures start at steps {starts} - expected rising steps")
     for name in self.modalities:
       one_of("StageConfig.modalities", name, MODALITIES)
     if self.rows % self.accumulate:

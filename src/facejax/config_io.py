@@ -121,10 +121,17 @@ def _parse(text: str, old, where: str):
   if isinstance(old, str):
     return text
   if isinstance(old, tuple) and not text.startswith(("(", "[")):
-    parts = [p for p in text.split(",") if p]
-    return tuple(parts)
+    return _listed([p for p in text.split(",") if p])
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError) as error:
     raise ValueError(f"--{where}: cannot read '{text}' as {type(old).__name__}") from error
   return tuple(value) if isinstance(old, tuple) else value
+
+
+def _listed(parts: Sequence[str]) -> tuple:
+  """Numbers where all parts are numbers, else texts."""
+  try:
+    return tuple(map(ast.literal_eval, parts))
+  except (ValueError, SyntaxError):
+    return tuple(parts)

@@ -14,8 +14,7 @@ import jax
 
 from facejax import checkpoint, weights
 from facejax.config import RunConfig
-from facejax.data.pipeline import Pipeline
-from facejax.data.sources import Source
+from facejax.data.pipeline import open_source, row_format
 from facejax.evaluate.report import report
 from facejax.evaluate.run import evaluate, finished, table
 from facejax.generate import Answerer, Sampling
@@ -120,7 +119,7 @@ def _conversations(config: RunConfig, params: dict) -> list[str]:
   data = dataclasses.replace(
     config.data, synthetic=dataclasses.replace(config.data.synthetic, split=config.evaluate.split)
   )
-  source: Source = Pipeline(config.model, data, rows=1).source
+  source = open_source("synthetic", row_format(config.model, data), data)
   samples = [source[i] for i in range(QUESTIONS)]
   asked = [_question(sample) for sample in samples]
   answers = Answerer(config, params).answer(asked, Sampling())

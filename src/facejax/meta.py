@@ -23,7 +23,7 @@ _FREE = (
   r"(mesh|evaluate|versions|devices)\..*",
   r"checkpoint_every|keep|log_every",
   r"model\.remat",
-  r"stages\.{stage}\.(accumulate|rows|modalities)",  # rows, modalities: in the fingerprint
+  r"stages\.{stage}\.(accumulate|rows|modalities|mixtures.*)",  # but for accumulate, fingerprinted
   r"stages\.(?!{stage}\.).*",  # another stage
 )
 
@@ -63,8 +63,11 @@ def describe(
   return json.loads(json.dumps(record))  # tuples become lists, as they will be when read back
 
 
-def differences(saved: Mapping, current: Mapping) -> list[Difference]:
-  """Every named value that differs between two records of a stage."""
+def differences(saved: Mapping, current: Mapping, done: int) -> list[Difference]:
+  """Every named value that differs between two records of a stage, of which `done` steps are done.
+
+  Mixtures of samples may differ freely where they start at a step that is not done yet.
+  """
   old, new = _named(saved), _named(current)
   if None in (old["start"], new["start"]):
     old["start"] = new["start"] = None
@@ -72,6 +75,8 @@ def differences(saved: Mapping, current: Mapping) -> list[Difference]:
   steady = optim["schedule"] == "constant" and not optim["warmup"]
   free = "|".join(f"(?:{pattern})" for pattern in (*_FREE, *([_STEPS] if steady else ())))
   free = free.replace("{stage}", re.escape(current["stage"]))
+  if _past(saved, done) == _past(current, done):
+    free += r"|data\.mixtures\..*"
   return [
     Difference(name, old.get(name), new.get(name), bool(re.fullmatch(free, name)))
     for name in sorted(set(old) | set(new))
@@ -79,15 +84,17 @@ def differences(saved: Mapping, current: Mapping) -> list[Difference]:
   ]
 
 
-def check(saved: Mapping, current: Mapping, allow_change: Sequence[str], where: str) -> list[str]:
-  """Lines that say what has changed, if all of it is free or allowed.
+def check(
+  saved: Mapping, current: Mapping, allow_change: Sequence[str], done: int, where: str
+) -> list[str]:
+  """Lines that say what has changed since step `done`, if all of it is free or allowed.
 
   An entry of allow_change allows the value of that name, or all values of that group: "data",
   "stages.stage1.optim". Raises ValueError listing each difference that is not allowed.
   """
   allowed = [entry.removeprefix("config.") for entry in allow_change]
   covered = lambda name: any(name == entry or name.startswith(f"{entry}.") for entry in allowed)
-  found = differences(saved, current)
+  found = differences(saved, current, done)
   if refused := [d for d in found if not d.free and not covered(d.name)]:
     lines = "\n  ".join(map(str, refused))
     raise ValueError(
@@ -96,6 +103,11 @@ def check(saved: Mapping, current: Mapping, allow_change: Sequence[str], where: 
       f"--allow-change={','.join(d.name for d in refused)}"
     )
   return [str(d) for d in found]
+
+
+def _past(record: Mapping, done: int) -> list:
+  """The mixtures that any of the first `done` steps drew from."""
+  return [m for m in record["fingerprint"].get("mixtures", ()) if m["start"] < done]
 
 
 def _named(record: Mapping) -> dict[str, Any]:
@@ -111,6 +123,8 @@ def _named(record: Mapping) -> dict[str, Any]:
   flat: dict[str, Any] = {}
 
   def walk(value, name):
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+      value = dict(enumerate(value))
     if isinstance(value, Mapping) and value:
       for key, inner in value.items():
         walk(inner, f"{name}.{key}" if name else str(key))

@@ -213,7 +213,7 @@ def _train_stage(
   """Trains one stage to its end; False if it was asked to stop before."""
   stage, folder = config.stages[name], workdir / name
   model = FaceMLLM(config.model)
-  pipeline = Pipeline(config.model, config.data, stage.rows, stage.modalities)
+  pipeline = Pipeline(config.model, config.data, stage.rows, stage.modalities, stage.mixtures)
   start = workdirs.origin(workdir, stage)
   record = meta.describe(config, name, pipeline.fingerprint(), mesh, start)
   abstract = abstract_state(model, stage, mesh)
@@ -221,7 +221,7 @@ def _train_stage(
     done = checkpoints.latest()
     if done is not None:
       where = f"{folder}/checkpoints/{done}"
-      for line in meta.check(checkpoints.meta(done), record, allow_change, where):
+      for line in meta.check(checkpoints.meta(done), record, allow_change, done, where):
         _say(f"{name}: changed since step {done}: {line}")
       if done >= stage.steps:
         _say(f"{name}: finished at step {done}, {where}")
@@ -352,7 +352,7 @@ class _Refusals:
   def __init__(self, run: _Stage, start: int):
     process = jax.process_index()
     self._path = run.folder / (f"refused.{process}.jsonl" if process else "refused.jsonl")
-    self._rows = run.stage.rows // jax.process_count()
+    self._drawn = run.pipeline.drawn
     self._limit = run.config.data.max_refused
     self._count = sum(1 for record in logs.rewind(self._path, start) if record["step"])
     if not start:
@@ -367,13 +367,13 @@ class _Refusals:
     """Records what step's batch lacks. Raises TooManyRefused above data.max_refused."""
     self._append(step, refused)
     self._count += len(refused)
-    seen = max(step * self._rows, _JUDGED_FROM)
-    if refused and self._count > self._limit * seen:
+    drawn = self._drawn(step)
+    if refused and self._count > self._limit * max(drawn, _JUDGED_FROM):
       latest = "; ".join(f"{refusal.id}: {refusal.reason}" for refusal in refused[:3])
       raise TooManyRefused(
-        f"{self._count} of {step * self._rows} samples refused by step {step} - expected at most "
-        f"data.max_refused={self._limit} of {seen} - latest: {latest} - all are in {self._path}; "
-        "repair or remove them, or raise data.max_refused"
+        f"{self._count} of {drawn:.0f} samples refused by step {step} - expected at most "
+        f"data.max_refused={self._limit} of {max(drawn, _JUDGED_FROM):.0f} - latest: {latest} - "
+        f"all are in {self._path}; repair or remove them, or raise data.max_refused"
       )
 
 

@@ -8,7 +8,8 @@ import jax
 from jax.experimental import multihost_utils
 
 from facejax.checkpoint import is_released, steps_in
-from facejax.config import RunConfig, StageConfig, one_of
+from facejax.config import RunConfig, StageConfig
+from facejax.config_checks import one_of
 from facejax.weights import located
 
 

@@ -24,6 +24,9 @@ class Numbered:
   def __len__(self):
     return self.samples
 
+  def sizes(self):
+    return np.tile(np.int32([5, 1, 0]), (self.samples, 1))
+
   def __getitem__(self, index):
     turns = (Turn("human", f"<image> number {index}?"), Turn("gpt", str(index)))
     return Sample(self.name(index), turns, (Medium("image", np.full((1, 12, 12, 3), index, "u1")),))
@@ -44,11 +47,13 @@ class Broken(Numbered):
     return super().__getitem__(index)
 
 
-DATA = DataConfig(row_length=160, seed=5)
+DATA = DataConfig(row_length=160, sources=("numbered",), seed=5)
 
 
 def pipeline(model, rows=4, data=DATA, source=None, **hosts) -> Pipeline:
-  return Pipeline(model, data, rows, source=Numbered() if source is None else source, **hosts)
+  return Pipeline(
+    model, data, rows, sources={"numbered": Numbered() if source is None else source}, **hosts
+  )
 
 
 def ids(batch) -> list[int]:
@@ -85,7 +90,7 @@ def test_a_resumed_stream_goes_on_where_it_stopped(model):
 def test_hosts_share_the_rows_of_one_host(model):
   # kills: each host reading all rows, the same rows, or rows of another step
   alone = pipeline(model, 6)
-  hosts = [pipeline(model, 6, process_index=p, process_count=2) for p in range(2)]
+  hosts = [pipeline(model, 6, process=(p, 2)) for p in range(2)]
   for step in (0, 3, 11):
     parts = [host.batch(step)[0] for host in hosts]
     assert parts[0].tokens.shape[0] == 3
@@ -94,7 +99,7 @@ def test_hosts_share_the_rows_of_one_host(model):
   assert_equal(list(hosts[1].batches(2, 4))[1][0], hosts[1].batch(3)[0])
   assert hosts[0].fingerprint() == hosts[1].fingerprint() == alone.fingerprint()
   with pytest.raises(ValueError, match=r"rows=6 a step do not divide over 4 processes"):
-    pipeline(model, 6, process_index=0, process_count=4)
+    pipeline(model, 6, process=(0, 4))
 
 
 def test_every_epoch_has_every_sample_in_another_order(model):
@@ -127,9 +132,9 @@ def folder_of(folder, count=5, broken=()) -> LlavaConfig:
 
 def test_an_undecodable_sample_is_an_empty_row(model, folder):
   # kills: another sample in its place; a loss on zeros; a report without the name
-  data = DataConfig(160, source="llava", seed=1, llava=folder_of(folder, 5, broken=[2]))
+  data = DataConfig(160, sources=("llava",), seed=1, llava=folder_of(folder, 5, broken=[2]))
   pipe = Pipeline(model, data, 5)
-  assert pipe.samples == 5 and pipe.refusals == ()
+  assert len(pipe.schedule) == 5 and pipe.refusals == ()
   seen = []
   for batch, refusals in pipe.batches(0, 3):
     rows = ids(batch)
@@ -157,9 +162,9 @@ def test_refused_samples_are_in_no_batch(model, folder):
   # kills: an index of the file taken for one of the usable samples
   config = folder_of(folder, 6)
   (folder.path / "1.png").unlink()
-  data = DataConfig(160, source="llava", max_refused=0.2, llava=config)
+  data = DataConfig(160, sources=("llava",), max_refused=0.2, llava=config)
   pipe = Pipeline(model, data, 5)
-  assert [r.id for r in pipe.refusals] == ["train.json:1 (id 1)"] and pipe.samples == 5
+  assert [r.id for r in pipe.refusals] == ["train.json:1 (id 1)"] and len(pipe.schedule) == 5
   assert sorted(pipe.name(i)[11] for i in ids(pipe.batch(0)[0])) == list("02345")
   (folder.path / "0.png").unlink()
   with pytest.raises(ValueError, match="2 of 6 samples cannot be used"):
@@ -186,7 +191,8 @@ def test_the_tokenizer_must_be_the_models(model, tmp_path):
 
 def test_a_stage_reads_a_part_of_what_the_run_reads(model):
   # kills: a stage that widens data.modalities, or is ignored
-  reads = lambda data, stage: Pipeline(model, data, 2, stage, source=Numbered()).form.reads
+  opened = {"numbered": Numbered()}
+  reads = lambda data, stage: Pipeline(model, data, 2, stage, sources=opened).form.reads
   only_maps = dataclasses.replace(DATA, modalities=("segmentation",))
   assert reads(DATA, ("landmarks", "segmentation")) == ("landmarks", "segmentation")
   assert reads(DATA, ("landmarks",)) == ("landmarks",)
@@ -230,7 +236,7 @@ def test_drawn_faces_end_to_end(model):
 @pytest.mark.slow
 def test_workers_change_nothing(model, folder):
   # kills: an order that depends on which process was faster; a refusal lost between processes
-  data = DataConfig(160, source="llava", llava=folder_of(folder, 7, broken=[4]))
+  data = DataConfig(160, sources=("llava",), llava=folder_of(folder, 7, broken=[4]))
   threads = Pipeline(model, data, 3)
   workers = Pipeline(model, dataclasses.replace(data, workers=2), 3)
   pairs = list(zip(threads.batches(2, 6), workers.batches(2, 6), strict=True))

@@ -44,8 +44,8 @@ def points(*lead: int) -> np.ndarray:
 
 def test_a_drawn_sample_is_a_pure_function_of_its_index():
   # kills: a generator that runs on between samples; questions that ignore the seed
-  source = SyntheticSource(SyntheticConfig(faces=50, turns=2), 48, seed=3)
-  again = SyntheticSource(SyntheticConfig(faces=50, turns=2), 48, seed=3)
+  source = SyntheticSource(SyntheticConfig(faces=50, turns=2), 48, 100, seed=3)
+  again = SyntheticSource(SyntheticConfig(faces=50, turns=2), 48, 100, seed=3)
   _ = [again[i] for i in (9, 2)]
   assert source[7].conversation == again[7].conversation
   np.testing.assert_array_equal(source[7].media[0].pixels, again[7].media[0].pixels)
@@ -59,7 +59,7 @@ def test_a_drawn_sample_is_a_pure_function_of_its_index():
 def test_a_drawn_sample_holds_its_face(monkeypatch):
   # kills: another split's face; landmarks in pixels; a map of another face; labels of another face
   config = SyntheticConfig(split="test", faces=50, tasks=("age",), landmark_noise=0.0)
-  source = SyntheticSource(config, 48)
+  source = SyntheticSource(config, 48, 100)
   face = synthetic.face(5, size=48, split="test")
   sample = source[5]
   (medium,) = sample.media
@@ -76,8 +76,8 @@ def test_a_drawn_sample_holds_its_face(monkeypatch):
 
 def test_landmarks_are_as_inexact_as_detected_ones():
   # kills: exact points; the same shift for all points or all faces; another shift on every reading
-  exact = SyntheticSource(SyntheticConfig(faces=9, tasks=("age",), landmark_noise=0.0), 32)
-  noisy = SyntheticSource(SyntheticConfig(faces=9, tasks=("age",), landmark_noise=0.01), 32)
+  exact = SyntheticSource(SyntheticConfig(faces=9, tasks=("age",), landmark_noise=0.0), 32, 100)
+  noisy = SyntheticSource(SyntheticConfig(faces=9, tasks=("age",), landmark_noise=0.01), 32, 100)
   points = lambda source, i: source[i].media[0].landmarks
   shifts = np.stack([points(noisy, i) - points(exact, i) for i in range(9)])
   assert 0.009 < shifts.std() < 0.011 and abs(shifts.mean()) < 0.001
@@ -91,7 +91,7 @@ def test_tasks_are_equally_frequent_and_differ_within_a_sample(monkeypatch):
   config = SyntheticConfig(faces=400, turns=2)
   monkeypatch.setattr(SyntheticSource, "_draw", lambda self, kind, index: (None, None))
   monkeypatch.setattr("facejax.faces.questions.answer", lambda task, labels, rng: "yes")
-  source = SyntheticSource(config, 32)
+  source = SyntheticSource(config, 32, 100)
   asked = [[turn.text for turn in source[i].conversation[::2]] for i in range(400)]
   first = Counter(turns[0].removeprefix("<image>\n") for turns in asked)
   assert set(first) == set(config.tasks)
@@ -102,7 +102,7 @@ def test_tasks_are_equally_frequent_and_differ_within_a_sample(monkeypatch):
 
 def test_clips_and_pictures_alternate():
   # kills: kinds or frames that are ignored; a size that the renderer refuses
-  source = SyntheticSource(SyntheticConfig(faces=4), 20, kinds=("image", "video"), frames=3)
+  source = SyntheticSource(SyntheticConfig(faces=4), 20, 100, kinds=("image", "video"), frames=3)
   assert [source[i].media[0].kind for i in range(4)] == ["image", "video"] * 2
   assert source[1].media[0].pixels.shape == (3, 48, 48, 3)
   assert source[1].media[0].landmarks.shape == (3, 68, 2)
@@ -112,7 +112,7 @@ def test_clips_and_pictures_alternate():
 def test_an_unknown_task_is_refused():
   # kills: a misspelt task that is found only when it is drawn
   with pytest.raises(ValueError, match=r"data.synthetic.tasks has 'ages' - expected some of .*age"):
-    SyntheticSource(SyntheticConfig(tasks=("age", "ages")), 32)
+    SyntheticSource(SyntheticConfig(tasks=("age", "ages")), 32, 100)
 
 
 def test_a_record_is_read(folder, form):

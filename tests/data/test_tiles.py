@@ -191,7 +191,7 @@ def test_settings_reach_the_rows(model, folder):
   folder.add(image=folder.image(y=24, x=36))
   model = dataclasses.replace(model, segmentation=SegmentationConfig())
   data = DataConfig(
-    300, source="llava", resize="stretch", images_per_row=7, llava=LlavaConfig((folder.index(),))
+    300, ("llava",), resize="stretch", images_per_row=7, llava=LlavaConfig((folder.index(),))
   )
   plain = Pipeline(model, data, 1)
   cut = Pipeline(model, dataclasses.replace(data, max_tiles=6), 1)

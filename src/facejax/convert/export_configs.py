@@ -8,7 +8,8 @@ which reads both.
 from collections.abc import Callable
 from typing import Any
 
-from facejax.config import DecoderConfig, ModelConfig, RunConfig, VitConfig, one_of
+from facejax.config import DecoderConfig, ModelConfig, RunConfig, VitConfig
+from facejax.config_checks import one_of
 from facejax.models.vit import STATISTICS
 
 Json = dict[str, Any]

@@ -17,6 +17,7 @@ sample comes again only when all of its stratum have come; each pass has another
 
 import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ class Order:
     sizes: Sequence[Int[np.ndarray, "n dims"]],
     weights: Sequence[float],
     capacity: Sequence[int],
-    seed: int,
+    seed: int | tuple[int, ...],
     window: int = WINDOW,
   ):
     """Plans a window; the time is that of sorting the sizes.
@@ -64,7 +65,8 @@ class Order:
       weights: share of the samples that come from each source; need not sum to 1.
       capacity: of a row in every dimension.
       seed: of all permutations.
-      window: samples that are planned together; sources get a whole number of them, at least one.
+      window: samples that are planned together, or fewer: those of the longest pass over a source.
+        Sources get a whole number of them, at least one.
 
     Raises:
       ValueError: an empty source, a weight that is not positive, or a sample above the capacity.
@@ -74,6 +76,9 @@ class Order:
     for k, weight in enumerate(weights):
       if not weight > 0 or not np.isfinite(weight):
         raise ValueError(f"source {k}: weight {weight} - expected above 0; drop a source instead")
+    shares = np.asarray(weights, float) / np.sum(weights)
+    passes = [len(size) / share for size, share in zip(sizes, shares, strict=True)]
+    window = min(window, math.ceil(max(passes)))
     strata: list[_Stratum] = []
     for k, (size, count) in enumerate(zip(sizes, apportion(weights, window), strict=True)):
       _check(k, np.asarray(size), capacity)

@@ -1,7 +1,7 @@
-"""Step -> Batch: a pure function of (data, seed, step), whatever the hosts, workers or history.
+"""Step -> Batch: a pure function of (data, mixtures, seed, step), whatever the hosts or history.
 
-  step, row -> sample   Grain's seeded shuffle, another permutation in each epoch
-  sample    -> row      decoded by the source, laid out by rows.py
+  step, row -> samples  schedule.py: the mixture of that step, and its order
+  samples   -> row      decoded by their sources, laid out behind each other by rows.py
   rows      -> batch    stacked; NumPy, uint8 pixels; nothing is normalised on the host
 
 The Grain graph has no filter and packs nothing at run time, so the step number is the data
@@ -9,22 +9,24 @@ position: a resumed run starts at its step, and no iterator state is saved.
 """
 
 import contextlib
+import difflib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import grain
 import jax
 from absl import flags
 
-from facejax.config import MODALITIES, DataConfig, ModelConfig
+from facejax.config import MODALITIES, DataConfig, Mixture, ModelConfig
 from facejax.data import chat
 from facejax.data.bpe import BpeTokenizer
 from facejax.data.llava import LlavaSource
 from facejax.data.media import MediaError
-from facejax.data.rows import Row, RowFormat, collate, empty, encode
+from facejax.data.rows import KINDS, Row, RowFormat, collate, encode
+from facejax.data.schedule import Schedule
 from facejax.data.sources import Source, SyntheticSource
 from facejax.data.tokenizer import TextTokenizer, Tokenizer
-from facejax.types import Batch, Kind, Refusal
+from facejax.types import Batch, Refusal, Sample
 from facejax.visual_table import VisualTable
 
 _THREADS = 8  # decoding at a time, in each process
@@ -69,18 +71,35 @@ def row_format(
   )
 
 
-def make_source(form: RowFormat, data: DataConfig) -> Source:
-  """The source that the config names."""
-  model = form.table.model
-  if data.source == "llava":
+def open_source(name: str, form: RowFormat, data: DataConfig) -> Source:
+  """The source of that name in a mixture. Raises ValueError or FileNotFoundError."""
+  if name == "llava":
     return LlavaSource(data.llava, form, data.max_refused)
-  kinds: tuple[Kind, ...] = ("image", "video")
-  kinds = tuple(kind for kind in kinds if form.table.slots(kind))
+  if name == "synthetic":
+    return _drawn(form, data)
+  folder = pathlib.Path(name)
+  if not folder.is_dir():
+    near = difflib.get_close_matches(name, ("synthetic", "llava"), 1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise FileNotFoundError(
+      f"data.sources names '{name}', which is no folder{hint} - expected synthetic, llava, or a "
+      "folder that facejax data build wrote for one source"
+    )
+  from facejax.records.store import RecordsSource
+
+  return RecordsSource(folder, form, data.max_refused)
+
+
+def _drawn(form: RowFormat, data: DataConfig) -> SyntheticSource:
+  kinds = tuple(kind for kind in KINDS if form.table.slots(kind))
   if not kinds:
     raise ValueError(
       "data.images_per_row=0 and data.videos_per_row=0 - a drawn face needs a slot - raise one"
     )
-  return SyntheticSource(data.synthetic, model.image.image_size, data.seed, kinds, model.frames)
+  model = form.table.model
+  return SyntheticSource(
+    data.synthetic, model.image.image_size, form.length, data.seed, kinds, model.frames
+  )
 
 
 class Pipeline:
@@ -88,7 +107,7 @@ class Pipeline:
 
   Attributes:
     form: how a row is laid out; generation uses it too.
-    source: where samples come from.
+    schedule: which samples stand in which row.
     local_rows: rows of a batch that this process reads.
   """
 
@@ -98,10 +117,10 @@ class Pipeline:
     data: DataConfig,
     rows: int,
     modalities: tuple[str, ...] = MODALITIES,
+    mixtures: Sequence[Mixture] = (),
     *,
-    source: Source | None = None,
-    process_index: int | None = None,
-    process_count: int | None = None,
+    sources: Mapping[str, Source] | None = None,
+    process: tuple[int, int] | None = None,
   ):
     """Opens the data and checks it.
 
@@ -110,42 +129,48 @@ class Pipeline:
       data: which samples, and how they are laid out.
       rows: a step, over all processes.
       modalities: of data.modalities, those that are read.
-      source: other samples than those that `data` names.
-      process_index: this process; jax's if None. Process p reads the p-th block of the rows.
-      process_count: of all processes; jax's if None.
+      mixtures: a stage's own, each from its step on; before the first, data's.
+      sources: opened ones, by the names that the mixtures give them.
+      process: (number of this process, of how many); jax's if None. Process p reads the p-th block
+        of the rows.
 
     Raises:
       ValueError: rows do not divide over the processes, wrong tokenizer, or unusable data.
+      FileNotFoundError: a source.
     """
     self.form = row_format(model, data, modalities)
-    self.source = make_source(self.form, data) if source is None else source
     self._data = data
     self._rows = rows
-    self._process = jax.process_index() if process_index is None else process_index
-    processes = jax.process_count() if process_count is None else process_count
+    self._process, processes = process or (jax.process_index(), jax.process_count())
     if rows % processes:
       raise ValueError(
         f"rows={rows} a step do not divide over {processes} processes - expected a multiple - "
         "change the stage's rows"
       )
     self.local_rows = rows // processes
-    if not len(self.source):
-      raise ValueError("the source has no usable sample (0) - check the index in data.llava.index")
-    self._order = grain.MapDataset.range(len(self.source)).shuffle(data.seed).repeat()
-
-  @property
-  def samples(self) -> int:
-    """Usable samples: rows of one epoch."""
-    return len(self.source)
+    if not mixtures or mixtures[0].start:
+      mixtures = [Mixture(data.sources, data.weights), *mixtures]
+    opened = sources or {}
+    self.schedule = Schedule(
+      mixtures,
+      lambda name: opened[name] if name in opened else open_source(name, self.form, data),
+      self.form.capacity,
+      data.seed,
+      rows,
+    )
 
   @property
   def refusals(self) -> tuple[Refusal, ...]:
     """Samples that were found unusable before the first step."""
-    return self.source.refusals
+    return tuple(r for source in self.schedule.sources.values() for r in source.refusals)
 
   def name(self, sample_id: int) -> str:
     """What people call the sample of a `Batch.sample_id`."""
-    return self.source.name(sample_id)
+    return self.schedule.name(sample_id)
+
+  def drawn(self, step: int) -> float:
+    """Samples in this process's rows before a step, nearly: rows hold different numbers."""
+    return self.schedule.drawn(step) * self.local_rows / self._rows
 
   def fingerprint(self) -> dict:
     """What batches hold, as JSON values: batch(step) is equal wherever this is equal.
@@ -153,7 +178,6 @@ class Pipeline:
     Hosts, workers, paths and the number of samples that may be refused do not enter.
     """
     form, model = self.form, self.form.table.model
-    kinds: tuple[Kind, ...] = ("image", "video")
     sizes = {
       kind: {
         "slots": form.table.slots(kind),
@@ -162,10 +186,10 @@ class Pipeline:
         "tokens": form.table.count(kind, with_map=False),
         "tokens_with_map": form.table.count(kind, with_map=True),
       }
-      for kind in kinds
+      for kind in KINDS
     }
     return {
-      "samples": self.source.fingerprint(),
+      "mixtures": self.schedule.fingerprint(),
       "seed": self._data.seed,
       "rows": self._rows,
       "row_length": form.length,
@@ -183,7 +207,7 @@ class Pipeline:
   def batch(self, step: int) -> tuple[Batch, tuple[Refusal, ...]]:
     """This process's rows of a step, and the samples among them that could not be decoded.
 
-    Such a sample's row is empty: padding without loss, and no other sample takes its place.
+    Such a sample's place in its row stays empty: no other sample takes it.
     """
     first = step * self.local_rows
     return _collect([self._row(first + i) for i in range(self.local_rows)])
@@ -200,7 +224,7 @@ class Pipeline:
       if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which only an absl app parses
         flags.FLAGS.mark_as_parsed()
       ready = ready.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(self._data.workers))
-    block: list[tuple[Row, Refusal | None]] = []
+    block: list[tuple[Row, list[Refusal]]] = []
     with contextlib.closing(iter(ready)) as stream:  # ends threads and processes on a break too
       for row in stream:
         block.append(row)
@@ -208,16 +232,36 @@ class Pipeline:
           yield _collect(block)
           block = []
 
-  def _row(self, index: int) -> tuple[Row, Refusal | None]:
+  def _row(self, index: int) -> tuple[Row, list[Refusal]]:
     """Row `index` of all rows that this process ever reads."""
     step, row = divmod(index, self.local_rows)
-    sample = int(self._order[step * self._rows + self._process * self.local_rows + row])
+    samples: list[tuple[int, Sample]] = []
+    refused: list[Refusal] = []
+    for number in self.schedule.row(step, self._process * self.local_rows + row):
+      try:
+        samples.append((number, self.schedule.sample(number)))
+      except MediaError as error:
+        refused.append(Refusal(self.name(number), str(error)))
+    return self._laid_out(samples, refused)
+
+  def _laid_out(
+    self, samples: list[tuple[int, Sample]], refused: list[Refusal]
+  ) -> tuple[Row, list[Refusal]]:
+    """The row of these samples, without those whose media the model cannot take."""
+    lay = lambda some: encode([sample for _, sample in some], [n for n, _ in some], self.form)
     try:
-      return encode([self.source[sample]], [sample], self.form), None
-    except MediaError as error:
-      return empty(self.form), Refusal(self.source.name(sample), str(error))
+      return lay(samples), refused
+    except MediaError:
+      usable = []
+    for number, sample in samples:  # one by one, to find which it was
+      try:
+        lay([(number, sample)])
+        usable.append((number, sample))
+      except MediaError as error:
+        refused = [*refused, Refusal(self.name(number), str(error))]
+    return lay(usable), refused
 
 
-def _collect(block: list[tuple[Row, Refusal | None]]) -> tuple[Batch, tuple[Refusal, ...]]:
+def _collect(block: list[tuple[Row, list[Refusal]]]) -> tuple[Batch, tuple[Refusal, ...]]:
   batch = collate([row for row, _ in block])
-  return batch, tuple(refusal for _, refusal in block if refusal)
+  return batch, tuple(refusal for _, refused in block for refusal in refused)

@@ -109,7 +109,7 @@ class RowFormat:
         data/chat.py refuses: an unanswered question, an empty answer, an unknown role.
     """
     self._check_media(sample, conversation, media)
-    lengths = [self._length(medium) for medium in media]
+    lengths = [self.count(medium) for medium in media]
     frames = self.table.model.frames
     if not prompt:
       encoded = chat.encode(
@@ -148,7 +148,8 @@ class RowFormat:
     """Slots that a medium of this size takes."""
     return 1 if kind == "video" or self.tiles[1] == 1 else self.tiling.count(height, width)
 
-  def _length(self, medium: Outline) -> int:
+  def count(self, medium: Outline) -> int:
+    """Visual tokens of a medium, over all its tiles and frames."""
     tiles = (medium.pictures - 1) * self.table.count("image", with_map=False)
     return tiles + self.table.count(medium.kind, medium.mapped)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Int
 
 from facejax.config import SyntheticConfig
 from facejax.faces import questions, synthetic
@@ -27,6 +28,10 @@ class Source(Protocol):
     """Decodes a sample. Raises MediaError, naming it, where its media cannot be decoded."""
     ...
 
+  def sizes(self) -> Int[np.ndarray, "n 3"]:
+    """Tokens, picture slots and clip slots that each sample takes of a row at most."""
+    ...
+
   def name(self, index: int) -> str:
     """What people call the sample, for messages."""
     ...
@@ -46,6 +51,8 @@ class SyntheticSource:
   Attributes:
     config: which faces, how many, which tasks.
     image_size: pixels a side; below the renderer's smallest size, that one is drawn.
+    row_length: tokens that a sample takes: it has a row of its own, as its text is known only once
+      the face is drawn.
     seed: of the questions; the faces follow from their index alone.
     kinds: of sample i: kinds[i % len(kinds)].
     frames: of a clip.
@@ -53,6 +60,7 @@ class SyntheticSource:
 
   config: SyntheticConfig
   image_size: int
+  row_length: int
   seed: int = 0
   kinds: Sequence[Kind] = ("image",)
   frames: int = 8
@@ -67,6 +75,11 @@ class SyntheticSource:
 
   def __len__(self) -> int:
     return self.config.faces
+
+  def sizes(self) -> Int[np.ndarray, "n 3"]:
+    """A whole row's tokens each."""
+    kinds = np.resize(np.array([kind == "image" for kind in self.kinds]), len(self))
+    return np.stack([np.full(len(self), self.row_length), kinds, ~kinds], 1).astype(np.int32)
 
   def __getitem__(self, index: int) -> Sample:
     kind = self.kinds[index % len(self.kinds)]

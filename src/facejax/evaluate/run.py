@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from facejax.config import MODALITIES, RunConfig, one_of
+from facejax.config import MODALITIES, RunConfig
+from facejax.config_checks import one_of
 from facejax.data.pipeline import row_format
 from facejax.evaluate import metrics
 from facejax.evaluate.metrics import Metric
