@@ -5,10 +5,39 @@ from typing import Any
 
 from PIL import Image
 
-from facejax.data.files import LIMITS, File, MediaError, check_file, load_array, open_file
-from facejax.data.media import IMAGES, check_pixels
+from facejax.data.files import LIMITS, Encoded, File, MediaError, check_file, load_array, open_file
+from facejax.data.media import CROP, IMAGES, check_pixels, read_landmarks
+from facejax.types import LANDMARKS, Kind
 
 _ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
+# A PNG without any of these has no orientation. Pillow decodes all of it to find that out (2 ms).
+_TURNING = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+
+
+def check_medium(
+  kind: Kind, file: File, landmarks: File | None = None, segmentation: File | None = None
+) -> None:
+  """Raises MediaError unless a medium and what lies beside it look usable; no pixel is decoded."""
+  if kind == "image":
+    check_image(file)
+  else:
+    check_exists(file)
+  if landmarks is not None and kind == "image":
+    read_landmarks(landmarks)  # 544 bytes
+    width, height = size(file)
+    if height != width:
+      raise MediaError(
+        f"{file} is {width}x{height} px and has landmarks, which are pixels of a square "
+        f"face crop of {CROP} - crop the face, and give its landmarks in that crop"
+      )
+  elif landmarks is not None and str(landmarks).endswith(".json"):
+    check_exists(landmarks)
+  elif landmarks is not None:  # whether there is one a frame is known once the clip is decoded
+    check_array(landmarks, (None, LANDMARKS, 2))
+  if segmentation is not None and str(segmentation).lower().endswith(".npy"):
+    check_array(segmentation, (None, None) if kind == "image" else (None, None, None))
+  elif segmentation is not None:
+    check_image(segmentation)
 
 
 def check_image(path: File) -> None:
@@ -26,7 +55,13 @@ def upright_size(path: File) -> tuple[int, int]:
 
   Raises MediaError as check_image does.
   """
-  turned = lambda image: image.getexif().get(_ORIENTATION, 1) >= 5
+
+  def turned(image: Image.Image) -> bool:
+    data = path.data if isinstance(path, Encoded) and image.format == "PNG" else None
+    if data is not None and not any(mark in data for mark in _TURNING):
+      return False
+    return image.getexif().get(_ORIENTATION, 1) >= 5
+
   return _look(path, lambda image: image.size if turned(image) else image.size[::-1])
 
 

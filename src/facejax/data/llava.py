@@ -28,6 +28,7 @@ from tqdm import tqdm
 from facejax.config import LlavaConfig
 from facejax.data import headers, media
 from facejax.data.media import MediaError
+from facejax.data.refused import check_share
 from facejax.data.rows import Outline, RowFormat, placeholders, slots
 from facejax.types import LANDMARKS, Kind, Medium, Refusal, Sample, Turn
 
@@ -36,24 +37,27 @@ _CHUNK = 1000  # samples checked by a thread at a time
 # Headers opened at a time. One would be faster on a local disk (2400 samples/s, not 1000), but
 # where a file takes 10 ms to open, 16 turn eight hours for a million samples into half an hour.
 _THREADS = 16
-_SHOWN = 10  # refusals in an error
 
 
-class _File(NamedTuple):
+class File(NamedTuple):
+  """A medium of a record, and what lies beside it."""
+
   kind: Kind
   path: pathlib.Path
   landmarks: pathlib.Path | None
   segmentation: pathlib.Path | None
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+  """A sample of an index file; its files are not read."""
+
   name: str
   conversation: tuple[Turn, ...]
-  files: tuple[_File, ...]
+  files: tuple[File, ...]
   size: tuple[int, int, int] = (0, 0, 0)  # tokens, picture slots, clip slots
 
 
-class _Index(NamedTuple):
+class Index(NamedTuple):
   """One JSON file, read: its short name, its records, and the folder of each kind of media."""
 
   name: str
@@ -88,9 +92,9 @@ class LlavaSource:
       ModuleNotFoundError: there are videos and nothing that decodes them.
     """
     self._form = form
-    indexes = _read_indexes(config)
+    indexes = read_indexes(config)
     self._digests = [index.digest for index in indexes]
-    self._records: list[_Record] = []
+    self._records: list[Record] = []
     refused: list[Refusal] = []
     for result in self._checked(indexes):
       if isinstance(result, Refusal):
@@ -98,7 +102,7 @@ class LlavaSource:
       else:
         self._records.append(result)
     self.refusals = tuple(refused)
-    self._judge(max_refused)
+    check_share(self.refusals, len(self) + len(self.refusals), max_refused)
     if any(file.kind == "video" for record in self._records for file in record.files):
       _require_video_decoder()
 
@@ -131,7 +135,7 @@ class LlavaSource:
     except MediaError as error:
       raise MediaError(f"sample {record.name!r}: {error}") from error
 
-  def _decode(self, file: _File) -> Medium:
+  def _decode(self, file: File) -> Medium:
     if file.kind == "image":
       clip, pixels = None, media.read_image(file.path)[None]
     else:
@@ -147,7 +151,7 @@ class LlavaSource:
       None if maps is None else maps.reshape(frames, *maps.shape[-2:]),
     )
 
-  def _checked(self, indexes: list[_Index]) -> Iterator[_Record | Refusal]:
+  def _checked(self, indexes: list[Index]) -> Iterator[Record | Refusal]:
     """Every record or its refusal, in order."""
     total = sum(len(index.records) for index in indexes)
     jobs = ((index, place) for index in indexes for place in range(len(index.records)))
@@ -159,12 +163,10 @@ class LlavaSource:
         yield from pool.map(self._check, *zip(*chunk, strict=True))
         progress.update(len(chunk))
 
-  def _check(self, index: _Index, place: int) -> _Record | Refusal:
-    raw = index.records[place]
-    given = f" (id {raw['id']})" if isinstance(raw, dict) and "id" in raw else ""
-    name = f"{index.name}:{place}{given}"
+  def _check(self, index: Index, place: int) -> Record | Refusal:
+    name = record_name(index, place)
     try:
-      record = _parse(raw, name, index.folders, self._form.reads)
+      record = parse(index.records[place], name, index.folders, self._form.reads)
       outline = [self._outline(file, name) for file in record.files]
       text = self._form.text(name, record.conversation, outline)
       for file in record.files:
@@ -173,7 +175,7 @@ class LlavaSource:
       return Refusal(name, str(error))
     return record._replace(size=(len(text), *slots(outline)))
 
-  def _outline(self, file: _File, name: str) -> Outline:
+  def _outline(self, file: File, name: str) -> Outline:
     """What is known of a medium without decoding it. Raises MediaError."""
     pictures = 1
     if file.kind == "image" and self._form.tiles[1] > 1:
@@ -183,18 +185,6 @@ class LlavaSource:
         raise MediaError(f"sample {name!r}: {error}") from error
     return Outline(file.kind, file.segmentation is not None, pictures)
 
-  def _judge(self, max_refused: float) -> None:
-    total = len(self) + len(self.refusals)
-    if len(self.refusals) <= max_refused * total:
-      return
-    listed = "".join(f"\n  {refusal.reason}" for refusal in self.refusals[:_SHOWN])
-    more = len(self.refusals) - _SHOWN
-    raise ValueError(
-      f"{len(self.refusals)} of {total} samples cannot be used - data.max_refused={max_refused:g} "
-      f"allows {int(max_refused * total)} - repair them, remove them from the index, or raise "
-      f"data.max_refused:{listed}" + (f"\n  and {more} more" if more > 0 else "")
-    )
-
 
 def _require_video_decoder() -> None:
   if importlib.util.find_spec("av") is None:
@@ -203,18 +193,26 @@ def _require_video_decoder() -> None:
     )
 
 
-def _read_indexes(config: LlavaConfig) -> list[_Index]:
+def read_indexes(config: LlavaConfig, field: str = "data.llava.index") -> list[Index]:
+  """Reads index files. Errors name the file and `field`, the setting that names it."""
   if not config.index:
-    raise ValueError("data.llava.index is empty - name at least one JSON file")
+    raise ValueError(f"{field} is empty - name at least one JSON file")
   paths = [pathlib.Path(path) for path in config.index]
   # Two folders may each have a train.json: then the whole path tells them apart.
   short = len({path.name for path in paths}) == len(paths)
-  return [_read_index(path, path.name if short else str(path), config) for path in paths]
+  return [_read_index(path, path.name if short else str(path), config, field) for path in paths]
 
 
-def _read_index(path: pathlib.Path, name: str, config: LlavaConfig) -> _Index:
+def record_name(index: Index, place: int) -> str:
+  """Index file, place in it, and the id that the record gives itself."""
+  raw = index.records[place]
+  given = f" (id {raw['id']})" if isinstance(raw, dict) and "id" in raw else ""
+  return f"{index.name}:{place}{given}"
+
+
+def _read_index(path: pathlib.Path, name: str, config: LlavaConfig, field: str) -> Index:
   if not path.is_file():
-    raise FileNotFoundError(f"no index file {path} - check data.llava.index")
+    raise FileNotFoundError(f"no index file {path} - check {field}")
   content = path.read_bytes()
   try:
     records = json.loads(content)
@@ -232,7 +230,7 @@ def _read_index(path: pathlib.Path, name: str, config: LlavaConfig) -> _Index:
       f"{path} holds a {type(records).__name__} - expected a JSON list of samples - put them in []"
     )
   folders = {"image": config.image_folder, "video": config.video_folder}
-  return _Index(
+  return Index(
     name,
     hashlib.sha256(content).hexdigest(),
     records,
@@ -240,10 +238,18 @@ def _read_index(path: pathlib.Path, name: str, config: LlavaConfig) -> _Index:
   )
 
 
-def _parse(
-  raw: Any, name: str, folders: dict[str, pathlib.Path], reads: tuple[str, ...]
-) -> _Record:
-  """Raises ValueError, naming the sample and the field."""
+def parse(raw: Any, name: str, folders: dict[str, pathlib.Path], reads: tuple[str, ...]) -> Record:
+  """A record as JSON gives it -> its turns and the paths of its files, which are not opened.
+
+  Args:
+    raw: an entry of an index file.
+    name: of the sample, for messages.
+    folders: of each kind of media; no path may leave them.
+    reads: the optional files that are looked at, as in config.MODALITIES.
+
+  Raises:
+    ValueError: naming the sample and the field.
+  """
   if not isinstance(raw, dict):
     raise ValueError(f"sample {name!r} is a {type(raw).__name__} - expected a JSON object")
   conversation = _conversation(raw, name)
@@ -264,17 +270,17 @@ def _parse(
     columns.append(values or [None] * len(named))
   inside = lambda kind, path: media.inside(folders[kind], path, name)
   files = tuple(
-    _File(kind, inside(kind, path), *(None if p is None else inside(kind, p) for p in extras))
+    File(kind, inside(kind, path), *(None if p is None else inside(kind, p) for p in extras))
     for (kind, path), *extras in zip(named, *columns, strict=True)
   )
-  return _Record(name, conversation, files)
+  return Record(name, conversation, files)
 
 
 def _conversation(raw: dict, name: str) -> tuple[Turn, ...]:
   turns = raw.get("conversations")
   if not isinstance(turns, list):
     raise ValueError(
-      f"sample {name!r}: 'conversations' is {_shown(turns)} - expected a list of "
+      f"sample {name!r}: 'conversations' is {shown(turns)} - expected a list of "
       '{"from": ..., "value": ...} - add it'
     )
   for turn in turns:
@@ -282,7 +288,7 @@ def _conversation(raw: dict, name: str) -> tuple[Turn, ...]:
       isinstance(turn.get(key), str) for key in ("from", "value")
     ):
       raise ValueError(
-        f"sample {name!r}: turn {_shown(turn)} - expected an object with the texts 'from' and "
+        f"sample {name!r}: turn {shown(turn)} - expected an object with the texts 'from' and "
         "'value' - repair it"
       )
   return tuple(Turn(turn["from"], turn["value"]) for turn in turns)
@@ -295,38 +301,21 @@ def _listed(raw: dict, field: str, name: str, optional: bool = False) -> list:
   for path in values:
     if not isinstance(path, str) and not (optional and path is None):
       raise ValueError(
-        f"sample {name!r}: '{field}' holds {_shown(path)} - expected a path or a list of paths - "
+        f"sample {name!r}: '{field}' holds {shown(path)} - expected a path or a list of paths - "
         "repair it"
       )
   return values
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+  """A JSON value for a message, in 80 characters."""
   text = json.dumps(value)
   return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _check_files(file: _File, name: str) -> None:
+def _check_files(file: File, name: str) -> None:
   """What can be known about the files without decoding pixels. Raises MediaError."""
-  frames: tuple[None, ...] = () if file.kind == "image" else (None,)
   try:
-    if file.kind == "image":
-      headers.check_image(file.path)
-    else:
-      headers.check_exists(file.path)
-    if file.landmarks and file.kind == "image":
-      media.read_landmarks(file.landmarks)  # 544 bytes
-      width, height = headers.size(file.path)
-      if height != width:
-        raise MediaError(
-          f"{file.path} is {width}x{height} px and has landmarks, which are pixels of a square "
-          f"face crop of {media.CROP} - crop the face, and give its landmarks in that crop"
-        )
-    elif file.landmarks:  # whether there is one for each frame is known once the clip is decoded
-      headers.check_array(file.landmarks, (None, LANDMARKS, 2))
-    if file.segmentation and file.segmentation.suffix.lower() == ".npy":
-      headers.check_array(file.segmentation, (*frames, None, None))
-    elif file.segmentation:
-      headers.check_image(file.segmentation)
+    headers.check_medium(file.kind, file.path, file.landmarks, file.segmentation)
   except MediaError as error:
     raise MediaError(f"sample {name!r}: {error}") from error
