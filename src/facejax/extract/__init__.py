@@ -1,0 +1,1 @@
+"""Completes a dataset once, before training: landmarks, face crops and class maps of its media."""
