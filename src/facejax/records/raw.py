@@ -55,6 +55,10 @@ class Layout(Protocol):
     """The sample's id; reads no file."""
     ...
 
+  def digest(self) -> str:
+    """Of the index: equal where ids, conversations, labels and names of files are equal."""
+    ...
+
   def __getitem__(self, index: int) -> RawSample:
     """Reads a sample's files. Raises MediaError or ValueError, naming the sample and the file."""
     ...
