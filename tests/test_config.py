@@ -140,10 +140,6 @@ def test_bad_override_says_what_to_do(setting, message):
       lambda: dataclasses.replace(RUN.stages["base"], accumulate=3),
       "rows=8 is no multiple of self.accumulate=3",
     ),
-    (
-      lambda: dataclasses.replace(RUN, data=DataConfig(row_length=129)),
-      "data.row_length=129 exceeds model.decoder.max_length=128 times rope_factor=1",
-    ),
   ],
 )
 def test_values_that_cannot_work_are_refused_where_they_are_set(build, message):
@@ -231,10 +227,6 @@ def test_missing_and_unknown_fields_of_json_are_named():
 
 
 def test_a_rope_factor_makes_room():
-  """Kills: rows bounded by max_length although the base stretches; a length rounded up."""
+  """Kills: samples bounded by max_length although the base stretches; a length rounded up."""
   decoder = dataclasses.replace(DECODER, rope_factor=1.26)
-  model = dataclasses.replace(MODEL, decoder=decoder)
   assert decoder.longest == 161  # of 161.28
-  run = dataclasses.replace(RUN, model=model, data=DataConfig(row_length=161))
-  with pytest.raises(ValueError, match=r"row_length=162 exceeds .*=128 times rope_factor=1\.26"):
-    dataclasses.replace(run, data=DataConfig(row_length=162))

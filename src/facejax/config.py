@@ -152,7 +152,7 @@ class DecoderConfig:
   eps: float = 1e-5
   qkv_bias: bool = False
   tied: bool = False  # the output head is the embedding table
-  rope_factor: float = 1.0  # rows may be so many times longer than max_length (dynamic NTK)
+  rope_factor: float = 1.0  # samples may be so many times max_length long (dynamic NTK)
 
   def __post_init__(self):
     within(self, "vocab width layers heads kv_heads head_width mlp max_length rope_factor", 1)
@@ -162,7 +162,7 @@ class DecoderConfig:
 
   @property
   def longest(self) -> int:
-    """Positions that a row may have; a longer one is refused."""
+    """Tokens that a sample may have; a longer one is refused. Rows of several may be longer."""
     return int(self.max_length * self.rope_factor)
 
 
@@ -313,12 +313,6 @@ class RunConfig:
   def __post_init__(self):
     within(self, "checkpoint_every keep log_every", 1)
     within(self, "seed", 0)
-    decoder = self.model.decoder
-    if self.data.row_length > decoder.longest:
-      raise ValueError(
-        f"data.row_length={self.data.row_length} exceeds model.decoder.max_length="
-        f"{decoder.max_length} times rope_factor={decoder.rope_factor:g}"
-      )
 
   def reads(self, stage: str) -> tuple[str, ...]:
     """Optional inputs that a stage's model reads: those of data that the stage trains with.

@@ -194,6 +194,21 @@ def test_refusals_of_a_conversation(form, change, error, message):
     rows.encode([sample(medium(), **change)], [0], form)
 
 
+def test_a_sample_beyond_the_decoder_is_refused_although_the_row_is_longer(form):
+  # kills: a limit on rows for one on samples; the stretched base forgotten
+  table = lambda **change: dataclasses.replace(
+    form.table,
+    model=dataclasses.replace(
+      form.table.model, decoder=dataclasses.replace(form.table.model.decoder, **change)
+    ),
+  )
+  long = [sample(medium(), answer="it " * 80)]
+  short = dataclasses.replace(form, table=table(max_length=64))
+  with pytest.raises(ValueError, match=r"'s' takes 97 tokens .* made for 64 times rope_factor=1 "):
+    rows.encode(long, [0], short)
+  rows.encode(long, [0], dataclasses.replace(form, table=table(max_length=64, rope_factor=1.6)))
+
+
 @pytest.mark.parametrize(
   "bad,message",
   [

@@ -131,6 +131,13 @@ class RowFormat:
         frames=frames,
         sample=sample,
       )
+    decoder = self.table.model.decoder
+    if len(encoded) > decoder.longest:
+      raise ValueError(
+        f"sample {sample!r} takes {len(encoded)} tokens ({sum(lengths)} of them visual), the "
+        f"decoder was made for {decoder.max_length} times rope_factor={decoder.rope_factor:g} - "
+        "shorten the sample"
+      )
     if len(encoded) > self.length:
       raise ValueError(
         f"sample {sample!r} takes {len(encoded)} tokens ({sum(lengths)} of them visual), a row has "

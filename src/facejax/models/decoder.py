@@ -129,17 +129,13 @@ class Decoder(nn.Module):
     """Normed hidden states. mask[b, i, j]: row b's query i sees j, a position or a cache slot.
 
     With a cache, keys and values are written to L slots from cache.filled on; which of them are
-    valid is the caller's to say. Raises ValueError on a row longer than config.longest.
+    valid is the caller's to say. A row of several samples may be longer than config.longest, as
+    each has its own positions; a sample that is longer is refused where rows are laid out.
     """
     cfg = self.config
-    if mask.shape[2] > cfg.longest:
-      raise ValueError(
-        f"Decoder: rows of {mask.shape[2]} positions, but it was made for max_length="
-        f"{cfg.max_length} times rope_factor={cfg.rope_factor:g}; shorten the rows"
-      )
     x = constrain(x.astype(self.dtype), self.rules, "batch", "length", None)
     theta: float | jax.Array = cfg.rope_theta
-    if mask.shape[2] > cfg.max_length:
+    if mask.shape[2] > cfg.max_length and cfg.rope_factor > 1:
       theta = stretched_theta(positions, cfg.head_width, theta, cfg.max_length, cfg.rope_factor)
     table = rope_table(positions, cfg.head_width, theta)
     layers = None if cache is None else (cache.keys, cache.values)
