@@ -1,0 +1,1 @@
+"""Reads a dataset once, says what is wrong with it, and lists what training must leave out."""

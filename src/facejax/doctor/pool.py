@@ -1,0 +1,212 @@
+"""Jobs -> results, by processes that may hang or die without taking the run with them.
+
+A job says which file it opens (`at`). A file on which a process hangs for too long, or dies, is
+noted in the job's `skip`, and the job is done again without it by a fresh process: so the sample's
+other findings are not lost, and each repetition has one file less.
+
+Results come in any order. One chunk of jobs is with a process at a time: it reads the next only
+when it has answered all, so neither side can block the other on a full pipe.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import multiprocessing
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from facejax.doctor.examine import Examined, Job
+from facejax.doctor.findings import Note
+
+_CHUNK = 8  # jobs sent at a time: 0.1 ms of waiting for the pipe is then nothing beside decoding
+_START = 300.0  # seconds that a process may take to start: importing and opening models
+_KILLS = 3  # in a row without a file to blame, after which the job is given up
+
+Work = Callable[[Job, Callable[[str], None]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+  """What is known of a job whose process died between files, or whose reading raised."""
+
+  reason: str
+
+
+class Pool:
+  """Worker processes; a context manager."""
+
+  def __init__(self, make: Callable[[], Work], workers: int, timeout: float):
+    """Starts nothing yet.
+
+    Args:
+      make: called once in each process; gives the function that does a job. Picklable.
+      workers: processes.
+      timeout: seconds that a single file may take.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    self._context = multiprocessing.get_context(
+      "forkserver" if "forkserver" in methods else "spawn"
+    )
+    if "forkserver" in methods:  # imports once: a process after a crash starts at once
+      self._context.set_forkserver_preload(["facejax.doctor.examine"])
+    self._make, self._count, self._timeout = make, workers, timeout
+    self._workers: list[_Worker] = []
+
+  def __enter__(self) -> "Pool":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    for worker in self._workers:
+      worker.stop()
+
+  def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Examined | str | Failed]]:
+    """Does all jobs; they are taken from the iterator as processes become free.
+
+    Raises:
+      RuntimeError: a process cannot start, and what it said.
+      ModuleNotFoundError: a decoder is not installed.
+    """
+    source = iter(jobs)
+    again: deque[Job] = deque()
+    while len(self._workers) < self._count:
+      self._workers.append(_Worker(self._context, self._make))
+    while True:
+      for worker in self._workers:
+        if not worker.jobs:
+          worker.send([again.popleft() for _ in range(min(len(again), _CHUNK))])
+        if not worker.jobs:
+          worker.send(list(itertools.islice(source, _CHUNK)))
+      busy = [worker for worker in self._workers if worker.jobs]
+      if not busy:
+        return
+      ready = wait([w.pipe for w in busy], timeout=max(min(map(self._left, busy)), 0.0))
+      for i, worker in enumerate(self._workers):
+        if worker.jobs and worker.pipe in ready:
+          yield from self._received(i, worker, again)
+        elif worker.jobs and self._left(worker) <= 0:
+          yield from self._lost(i, worker, again, hung=True)
+
+  def _left(self, worker: "_Worker") -> float:
+    """Seconds that it may still take."""
+    if not worker.started:
+      return worker.since + _START - time.monotonic()
+    return worker.since + self._timeout - time.monotonic()
+
+  def _received(
+    self, i: int, worker: "_Worker", again: deque[Job]
+  ) -> Iterator[tuple[Job, Examined | str | Failed]]:
+    try:
+      while worker.jobs and worker.pipe.poll():
+        what, value = worker.pipe.recv()
+        worker.since = time.monotonic()
+        if what == "at":
+          worker.file = value
+        elif what == "started":
+          worker.started = True
+        elif what == "missing":
+          raise ModuleNotFoundError(value)
+        elif what == "broken":
+          raise RuntimeError(f"a worker process cannot start: {value}")
+        else:
+          worker.file = ""
+          yield worker.jobs.popleft(), value
+    except (EOFError, ConnectionError):
+      yield from self._lost(i, worker, again, hung=False)
+
+  def _lost(
+    self, i: int, worker: "_Worker", again: deque[Job], hung: bool
+  ) -> Iterator[tuple[Job, Failed]]:
+    """Replaces a process that hangs or is dead; its jobs are done again, all but one alike."""
+    code = worker.stop()
+    if not worker.started:
+      raise RuntimeError(
+        f"a worker process did not start (exit {code}) - expected it to import facejax - check the "
+        "memory that is left, or use fewer --workers"
+      )
+    job = worker.jobs.popleft()
+    again.extendleft(reversed(worker.jobs))
+    self._workers[i] = _Worker(self._context, self._make)
+    if not worker.file:
+      kills = job.kills + 1
+      if kills == _KILLS:
+        yield (
+          job,
+          Failed(
+            f"its process {'hung' if hung else f'died (exit {code})'} {_KILLS} times outside of "
+            "any file"
+          ),
+        )
+        return
+      again.appendleft(dataclasses.replace(job, kills=kills))
+      return
+    if hung:
+      note = Note(
+        "decoder_timeout",
+        f"{worker.file}: still decoding after {self._timeout:g} s - expected a file that decodes - "
+        "encode it again, or raise --timeout",
+        worker.file,
+      )
+    else:
+      note = Note(
+        "decoder_crash",
+        f"{worker.file}: its decoder ended the process (exit {code}) - expected a file that "
+        "decodes - encode it again",
+        worker.file,
+      )
+    again.appendleft(dataclasses.replace(job, skip={**job.skip, worker.file: note}))
+
+
+class _Worker:
+  """A process, its pipe, and the jobs it has not answered."""
+
+  def __init__(self, context, make: Callable[[], Work]):
+    self.pipe, far = context.Pipe()
+    self._process = context.Process(target=_serve, args=(far, make), daemon=True)
+    self._process.start()
+    far.close()
+    self.jobs: deque[Job] = deque()
+    self.file, self.started, self.since = "", False, time.monotonic()
+
+  def send(self, jobs: list[Job]) -> None:
+    """Gives it work; none to do is no message."""
+    if jobs:
+      self.jobs.extend(jobs)
+      self.since = time.monotonic() if self.started else self.since
+      with contextlib.suppress(ConnectionError):  # it died: reading from it will say so
+        self.pipe.send(jobs)
+
+  def stop(self) -> int | None:
+    """Ends the process, whatever it does; gives its exit code."""
+    self._process.join(timeout=0.2 if self._process.is_alive() and not self.jobs else 0.05)
+    if self._process.is_alive():
+      self._process.kill()
+    self._process.join()
+    self.pipe.close()
+    return self._process.exitcode
+
+
+def _serve(pipe: Connection, make: Callable[[], Work]) -> None:
+  """The life of a worker process."""
+  try:
+    work = make()
+  except BaseException as error:
+    pipe.send(("broken", f"{type(error).__name__}: {error}"))
+    return
+  pipe.send(("started", None))
+  with contextlib.suppress(EOFError, KeyboardInterrupt):
+    while True:
+      for job in pipe.recv():
+        try:
+          answer: Any = work(job, lambda name: pipe.send(("at", name)))
+        except ModuleNotFoundError as error:
+          pipe.send(("missing", str(error)))
+          return
+        except Exception as error:  # a sample must not end the run
+          last = traceback.extract_tb(error.__traceback__)[-1]
+          where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
+          answer = Failed(f"reading it raised {type(error).__name__}: {error} ({where})")
+        pipe.send(("done", answer))
