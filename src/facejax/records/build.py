@@ -61,6 +61,7 @@ def build(source: SourceSpec, out: pathlib.Path, settings: Settings = SETTINGS) 
       repeat, or more unusable samples than allowed.
     FileNotFoundError: an index file.
   """
+  builder.opened.cache_clear()  # an index that was edited since is read anew
   layout = builder.opened(source)
   identity = source.identity(layout.digest())
   final, work = out / source.name, out / ".building" / source.name
