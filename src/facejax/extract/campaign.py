@@ -200,6 +200,6 @@ def save(path: Path, data: bytes) -> None:
   """Writes a file that is never seen half, and not at all where it already holds this."""
   if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
     return
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  partial = path.with_name(f".{path.name}.partial")
   partial.write_bytes(data)
   partial.replace(path)

@@ -49,7 +49,7 @@ def write(
   """
   import av
 
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  partial = path.with_name(f".{path.name}.partial")
   with av.open(str(partial), "w", format="mp4") as container:
     stream = container.add_stream("libx264", rate=per_second)
     stream.pix_fmt, stream.options = "yuv420p", {"crf": _QUALITY}

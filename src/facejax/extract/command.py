@@ -33,6 +33,19 @@ def add(subparsers) -> None:
     "--max-gap", type=int, default=5, help="frames in a row without a face; default: %(default)s"
   )
   p.set_defaults(run=_landmarks)
+  text = "class maps by a face parser or from files, and an index that names them"
+  p = subparsers.add_parser("segment", help=text, description=text, allow_abbrev=False)
+  _shared(p)
+  how = p.add_mutually_exclusive_group(required=True)
+  how.add_argument("--parser", default="", help="a .onnx or .tflite file to run")
+  how.add_argument("--maps", default="", help="folder of maps that exist already")
+  p.add_argument(
+    "--classes",
+    required=True,
+    metavar="NAME",
+    help="whose classes: celebamask, bisenet, segformer, segformer_xenova, or a table's .json",
+  )
+  p.set_defaults(run=_segment)
 
 
 def _shared(parser) -> None:
@@ -52,6 +65,18 @@ def _landmarks(args) -> int:
   detector = landmarks.litert(args.detector or None)
   step = lambda: landmarks.extract_landmarks(_place(args), detector, settings, _workers(args))
   return _finish(step, "face")
+
+
+def _segment(args) -> int:
+  from facejax.extract import segments
+  from facejax.faces import parsers
+
+  table = parsers.load(args.classes)
+  if args.parser:
+    step = lambda: segments.segment(_place(args), args.parser, table, _workers(args))
+  else:
+    step = lambda: segments.convert_maps(_place(args), args.maps, table, _workers(args))
+  return _finish(step, "map")
 
 
 def _place(args):

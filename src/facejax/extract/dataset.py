@@ -158,7 +158,7 @@ def _linked(path: Path, done: Done, out: Path) -> str:
     try:
       os.link(path, target)
     except OSError:  # another disk, or one without links
-      partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+      partial = target.with_name(f".{target.name}.partial")
       shutil.copyfile(path, partial)
       partial.replace(target)
   return relative.as_posix()
