@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from facejax.data.files import LIMITS, Encoded, File, MediaError, check_file, load_array, open_file
-from facejax.data.media import CROP, IMAGES, check_pixels, read_landmarks
+from facejax.data.media import CROP, IMAGES, check_pixels, read_landmarks, reason
 from facejax.types import LANDMARKS, Kind
 
 _ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
@@ -76,8 +76,8 @@ def _look(path: File, of: Callable[[Image.Image], Any]) -> Any:
   # As in media.decode_image: Pillow raises many types on damaged files.
   except Exception as error:
     raise MediaError(
-      f"{path} has no picture's header ({error}) - expected JPEG, PNG, WebP, BMP, GIF, TIFF or PPM "
-      "- export it again"
+      f"{path} has no picture's header ({reason(error)}) - expected JPEG, PNG, WebP, BMP, GIF, "
+      "TIFF or PPM - export it again"
     ) from error
 
 

@@ -17,7 +17,7 @@ import json
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facejax.data.files import (
   LIMITS,
@@ -48,6 +48,7 @@ __all__ = [
   "read_landmarks",
   "read_segmentation",
   "read_video",
+  "reason",
 ]
 
 CROP = 256  # Pixels a side of the face crop that landmark files refer to (Face-LLaVA).
@@ -105,9 +106,14 @@ def decode_image(
   # On damaged files Pillow raises OSError, SyntaxError, struct.error, OverflowError and others.
   except Exception as error:
     raise MediaError(
-      f"{name} ({len(data)} bytes) cannot be decoded ({error}) - expected a complete JPEG, PNG, "
-      "WebP, BMP, GIF, TIFF or PPM picture - export it again"
+      f"{name} ({len(data)} bytes) cannot be decoded ({reason(error)}) - expected a complete JPEG, "
+      "PNG, WebP, BMP, GIF, TIFF or PPM picture - export it again"
     ) from error
+
+
+def reason(error: Exception) -> str:
+  """Pillow's words, without the address of the stream that it was given."""
+  return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "Y X 3"]:
@@ -337,8 +343,8 @@ def _read_map(path, limits: MediaLimits) -> np.ndarray:
     raise
   except Exception as error:  # As in decode_image.
     raise MediaError(
-      f"{path} cannot be decoded ({error}) - expected a complete PNG of class ids, or .npy - "
-      "save it again"
+      f"{path} cannot be decoded ({reason(error)}) - expected a complete PNG of class ids, or "
+      ".npy - save it again"
     ) from error
 
 

@@ -124,14 +124,15 @@ class RecordsSource:
     tokens, unreadable = count.load(self._store.manifest, form)
     sizes = _sizes(self._store.manifest, form, tokens)
     over = (sizes > np.array(form.capacity)).any(1)
+    quarantined = self._quarantined()
+    usable = (tokens >= 0) & ~over
+    usable[list(quarantined)] = True  # for now: judged once
     refused = [
       Refusal(self._name(i), _reason(self._name(i), sizes[i], form, unreadable.get(i)))
-      for i in np.flatnonzero((tokens < 0) | over).tolist()
+      for i in np.flatnonzero(~usable).tolist()
     ]
-    quarantined = self._quarantined()
     check_share(refused, len(self._store), max_refused)
     self.refusals = (*refused, *quarantined.values())
-    usable = ~((tokens < 0) | over)
     usable[list(quarantined)] = False
     self._usable = np.flatnonzero(usable).astype(np.int32)
     self._digest = hashlib.sha256(np.packbits(usable).tobytes()).hexdigest()
