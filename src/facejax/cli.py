@@ -11,7 +11,11 @@ from facejax import config_io
 from facejax.config import MODALITIES
 
 # Modules with add(subparsers), for the actions of `facejax data`; light until one runs.
-_DATA: tuple[str, ...] = ("facejax.extract.command", "facejax.records.command")
+_DATA: tuple[str, ...] = (
+  "facejax.doctor.command",
+  "facejax.extract.command",
+  "facejax.records.command",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

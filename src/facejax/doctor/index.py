@@ -19,7 +19,7 @@ from typing import Any
 from facejax.config import LlavaConfig
 from facejax.data.files import MediaError, inside
 from facejax.data.rows import placeholders
-from facejax.doctor.cases import Case, Piece, Stored, split_of
+from facejax.doctor.cases import Case, Piece, Reader, Stored, split_of
 from facejax.doctor.findings import Note
 from facejax.types import Kind, Turn
 
@@ -46,7 +46,7 @@ class IndexSubject:
       raise FileNotFoundError(f"no index file {path} - expected a JSON list of samples")
     self.name, self.path = path.name, path
     folders = {"image": config.image_folder, "video": config.video_folder}
-    self.reader = IndexReader(
+    self.reader: Reader = IndexReader(
       self.name,
       {kind: str(folder or path.parent) for kind, folder in folders.items()},
       split_of(path.stem),
