@@ -68,7 +68,8 @@ class Ledger:
           f"{path}, line {number}: {line[:80]!r} ({error!r}) - expected a line of this program - "
           "delete the file; all is then worked out anew"
         ) from error
-    self._file.truncate(end)
+    if end < self._file.seek(0, os.SEEK_END):  # truncating to the same size changes its time
+      self._file.truncate(end)
 
   def _take(self, line: Mapping[str, Any]) -> None:
     if "file" in line:
