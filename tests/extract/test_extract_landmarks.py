@@ -12,11 +12,16 @@ from PIL import Image
 from small_media import DETECTOR, dataset, photo, points_in, turns, write_clip, write_index
 
 from facejax import chat, cli
+from facejax.config import DecoderConfig, LlavaConfig, ModelConfig, VitConfig
 from facejax.data import media
+from facejax.data.llava import LlavaSource
+from facejax.data.pipeline import load_tokenizer
+from facejax.data.rows import RowFormat
 from facejax.extract import landmarks
 from facejax.extract.dataset import Place
 from facejax.extract.landmarks import Settings, extract_landmarks
 from facejax.faces import detect
+from facejax.visual_table import VisualTable
 
 REAL = pathlib.Path(__file__).parents[1] / "data" / "grace_hopper.jpg"
 
@@ -84,23 +89,22 @@ def test_second_run_writes_nothing(tmp_path):
   assert {p.stat().st_mtime for p in files} == {5} and len(files) == 10
 
 
-def test_trained_on(tmp_path):
-  """Kills: an index that the training source refuses, or reads other landmarks from."""
-  from facejax.config import LlavaConfig
-  from facejax.data.llava import parse, read_indexes
-
+def test_training_reads_the_result(tmp_path):
+  """Kills: an index that the training source refuses; landmarks of another file, scale or frame."""
   summary = _extract(dataset(tmp_path / "in"), tmp_path / "out")
-  (index,) = read_indexes(LlavaConfig((str(summary.written),)))
-  files = [
-    file
-    for raw in index.records
-    for file in parse(raw, "s", index.folders, ("landmarks", "segmentation")).files
-  ]
-  assert len(files) == 5 and all(file.landmarks.is_file() for file in files)
-  from facejax.data import headers
-
-  for file in files:
-    headers.check_medium(file.kind, file.path, file.landmarks, file.segmentation)
+  encoder = VitConfig(image_size=12, patch=6, width=4, layers=1, heads=1, mlp=4, select_layer=-1)
+  tokenizer = load_tokenizer("demo")
+  sizes = {"vocab": tokenizer.vocab_size, "max_length": 512, "kv_heads": 1, "head_width": 8}
+  decoder = DecoderConfig(width=8, layers=1, heads=1, mlp=8, **sizes)
+  form = RowFormat(
+    VisualTable(ModelConfig(image=encoder, decoder=decoder, frames=3), 1, 1), 300, tokenizer
+  )
+  source = LlavaSource(LlavaConfig((str(summary.written),)), form, max_refused=0)
+  samples = [source[n] for n in range(len(source))]
+  shapes = [[m.landmarks.shape for m in sample.media] for sample in samples]
+  assert shapes == [[(1, 68, 2)]] * 4 + [[(3, 68, 2)], []]
+  np.testing.assert_allclose(samples[3].media[0].landmarks[0], points_in(0, 0, 1), atol=1e-6)
+  np.testing.assert_allclose(samples[4].media[0].landmarks[2], points_in(0, 0, 1), atol=1e-6)
 
 
 def test_media_that_appear_later_complete_the_index(tmp_path):
