@@ -86,7 +86,7 @@ class FakeEndpoint:
     try:
       while await self._one(reader, writer):
         pass
-    except (ConnectionError, asyncio.IncompleteReadError):
+    except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
       pass
     finally:
       writer.close()
@@ -225,7 +225,12 @@ async def _drip(writer, data: bytes, seconds: float) -> None:
 
 
 async def _main(args: argparse.Namespace) -> None:
-  endpoint = FakeEndpoint(args.faults, bad_answers=args.bad_answers, seed=args.seed)
+  endpoint = FakeEndpoint(
+    args.faults,
+    bad_answers=args.bad_answers,
+    idempotent=not args.bills_every_request,
+    seed=args.seed,
+  )
   endpoint.delay = args.delay
   print(await endpoint.start(args.port), flush=True)
   await asyncio.Event().wait()
@@ -237,5 +242,6 @@ if __name__ == "__main__":
   parser.add_argument("--faults", type=float, default=0.3, help="share of requests")
   parser.add_argument("--bad-answers", type=float, default=0.05, help="share of answers")
   parser.add_argument("--delay", type=float, default=0.0, help="seconds before an answer")
+  parser.add_argument("--bills-every-request", action="store_true", help="ignores the key")
   parser.add_argument("--seed", type=int, default=0)
   asyncio.run(_main(parser.parse_args()))

@@ -125,6 +125,12 @@ class Asker:
     name = f"{call.key[:40]}-{attempt}"
     self._check()
     messages = await asyncio.to_thread(_messages, call)
+    try:
+      return await self._again(call, name, messages)
+    finally:
+      self._ledger.give_up(name)
+
+  async def _again(self, call: Call, name: str, messages: list[dict[str, Any]]) -> Answer:
     began, failed = time.monotonic(), 0
     while True:
       try:

@@ -10,7 +10,6 @@ it is used, and every line before it with it; the other lines survive a killed p
 always a power cut. A start without an end is a request that was under way.
 """
 
-import contextlib
 import fcntl
 import json
 import os
@@ -43,8 +42,7 @@ class Journal:
         f"another process is writing to {folder} - expected one run at a time on an output "
         "folder - wait for it, or give another folder"
       ) from error
-    with contextlib.closing(_Directory(folder)) as directory:
-      directory.sync()
+    _sync_folder(folder)
     self._answers: dict[str, list[int]] = {}
     self._broken = False
     self.torn = 0
@@ -137,14 +135,10 @@ def _answer(record: dict[str, Any]) -> Answer:
   return Answer(**{**fields, "tokens": tuple(record["tokens"])})
 
 
-class _Directory:
-  """A new file's name is on disk once its folder is synced."""
-
-  def __init__(self, path: pathlib.Path):
-    self._descriptor = os.open(path, os.O_RDONLY)
-
-  def sync(self) -> None:
-    os.fsync(self._descriptor)
-
-  def close(self) -> None:
-    os.close(self._descriptor)
+def _sync_folder(folder: pathlib.Path) -> None:
+  """A new file's name is on disk once its folder is."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

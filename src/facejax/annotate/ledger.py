@@ -48,6 +48,7 @@ class Ledger:
     self._possible: dict[str, list[float]] = {}
     self._possible_cost = 0.0  # the sum of it, which would take long with thousands in it
     self._reserved: dict[str, float] = {}
+    self._hoped: set[str] = set()  # unknown, and about to be sent again: the answer frees them
     self._changed = asyncio.Event()
     self.spent, self.tokens, self.answers, self.requests = 0.0, [0, 0], 0, 0
     self.orphans, self.uncounted = 0, 0
@@ -63,6 +64,8 @@ class Ledger:
 
     Raises OverBudget.
     """
+    # Whoever waits here frees nothing: two that hoped for each other would wait for ever.
+    self.give_up(name)
     while True:
       if self.requests >= self._cap.requests:
         raise OverBudget(f"{self.requests} requests were sent, of {self._cap.requests:g} allowed")
@@ -70,7 +73,8 @@ class Ledger:
       held = self.spent + self._possible_cost - again + sum(self._reserved.values())
       if held + worst <= self._cap.cost:
         return
-      if not self._reserved:
+      if not self._reserved and not self._hoped:
+        self._changed.set()
         raise OverBudget(
           f"{held:.4f} are spent or may be, the next request may cost {worst:.4f}, and "
           f"{self._cap.cost:g} are allowed"
@@ -93,6 +97,13 @@ class Ledger:
     self.faults[cause] += 1
     if paid:
       self._unknown(name, worst)
+      if self._idempotent:
+        self._hoped.add(name)
+    self._changed.set()
+
+  def give_up(self, name: str) -> None:
+    """The request is not about to be sent again."""
+    self._hoped.discard(name)
     self._changed.set()
 
   def answer(self, name: str, cost: float, tokens: tuple[int, int], counted: bool) -> None:
@@ -121,6 +132,7 @@ class Ledger:
       self._unknown(name, worst)
       self.orphans += 1
     self._reserved.clear()
+    self._hoped.clear()
 
   def _unknown(self, name: str, worst: float) -> None:
     self._possible.setdefault(name, []).append(worst)
