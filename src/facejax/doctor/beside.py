@@ -11,6 +11,7 @@ from facejax.doctor.pixels import Seen
 from facejax.types import LANDMARKS, Kind
 
 _SPREAD = 0.05  # of the crop: a face whose points lie closer together is none (our choice)
+_SHARES = 1.5  # a coordinate in shares of the crop may be so large: chins leave the crop
 _EYES, _RIGHT, _LEFT, _MOUTH = slice(36, 48), slice(36, 42), slice(42, 48), slice(48, 68)  # iBUG
 # Words of media.py's refusals. Each has a test that plants the damage.
 _POINTS = (
@@ -109,6 +110,18 @@ def _check_points(file: Encoded, points: np.ndarray, notes: list[Note], mild: bo
   if not len(points):
     return
   spread = np.ptp(points, axis=1).max(axis=1)
+  highest = float(np.abs(points).max() * media.CROP)
+  if highest < _SHARES and spread.min() * media.CROP > _SPREAD:
+    notes.append(
+      Note(
+        "landmarks_normalised",
+        f"{file}: landmarks up to {highest:.3g} - expected pixels of a {media.CROP}x{media.CROP} "
+        f"crop, these look already normalised - multiply by {media.CROP}",
+        file.name,
+        mild,
+      )
+    )
+    return
   if (few := int((spread < _SPREAD).sum())) > 0:
     notes.append(
       Note(

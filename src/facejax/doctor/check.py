@@ -158,7 +158,13 @@ class _Seen:
     self._found: dict[int, list[Finding]] = {}
     self._ledger = Ledger()
     self._text, self._visual = array("i"), array("i")
-    self._totals: dict[str, float] = {"media": 0, "images": 0, "videos": 0, "bytes": 0, "video_seconds": 0.0}
+    self._totals: dict[str, float] = {
+      "media": 0,
+      "images": 0,
+      "videos": 0,
+      "bytes": 0,
+      "video_seconds": 0.0,
+    }
 
   def add(self, job: Job, answer: Examined | str | Failed) -> None:
     """Takes a worker's answer."""

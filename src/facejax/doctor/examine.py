@@ -25,7 +25,7 @@ from facejax.doctor.fit import lay_out
 from facejax.doctor.thumbnails import thumbnail
 from facejax.faces.detect import Detector, LiteRTDetector
 
-_LONG = 100  # characters of answers from which the same ones under two media are no chance
+_LONG = 200  # characters of answers from which the same ones under two media are no chance
 
 
 class Fact(NamedTuple):

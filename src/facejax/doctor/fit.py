@@ -1,12 +1,11 @@
 """A conversation and its decoded media -> how much of a row they take, as training counts it."""
 
-import dataclasses
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from facejax.data.chat import Encoded
+from facejax.data import chat
 from facejax.data.rows import KINDS, Outline, RowFormat, placeholders, slots
 from facejax.doctor.cases import Case, Piece
 from facejax.doctor.findings import Note
@@ -15,7 +14,6 @@ from facejax.doctor.pixels import Seen
 _UNKNOWN = 0.01  # share of a text's tokens from which the tokenizer does not know it (our choice)
 _SPELLED = 1.5  # tokens a character: above it, a text is spelled out byte by byte
 _SHORT = 20  # characters below which that ratio says nothing
-_ENDLESS = 10**9
 
 
 def lay_out(
@@ -34,13 +32,16 @@ def lay_out(
     )
     return -1, 0
   outlines = [_outline(piece, look, form) for piece, look in zip(case.media, seen, strict=True)]
-  wide = dataclasses.replace(
-    form,
-    length=_ENDLESS,
-    table=dataclasses.replace(form.table, images=_ENDLESS, videos=_ENDLESS),
-  )
+  lengths = [form.count(outline) for outline in outlines]
   try:
-    encoded = wide.text(case.id, case.turns, outlines)
+    encoded = chat.encode(
+      case.turns,
+      form.tokenizer,
+      form.template,
+      lengths,
+      frames=form.table.model.frames,
+      sample=case.id,
+    )
   # SentencePiece raises RuntimeError, a byte-level tokenizer TypeError, for half surrogates.
   except (ValueError, RuntimeError, TypeError) as error:
     if not any(note.kind in _CONVERSATION for note in notes):
@@ -69,26 +70,26 @@ def _outline(piece: Piece, seen: Seen | None, form: RowFormat) -> Outline:
 def _fit(
   length: int, visual: int, outlines: list[Outline], form: RowFormat, notes: list[Note]
 ) -> None:
-  if length > form.length:
+  tokens, *room = form.capacity
+  if length > tokens:
     notes.append(
       Note(
         "too_long",
-        f"the sample takes {length} tokens ({visual} of them visual), a row has {form.length} - "
-        "raise data.row_length or shorten the sample",
+        f"the sample takes {length} tokens ({visual} of them visual), a row and the decoder have "
+        f"{tokens} - raise data.row_length or shorten the sample",
       )
     )
-  for kind, taken in zip(KINDS, slots(outlines), strict=True):
-    if taken > form.table.slots(kind):
+  for kind, taken, slots_ in zip(KINDS, slots(outlines), room, strict=True):
+    if taken > slots_:
       notes.append(
         Note(
           "too_many_media",
-          f"the sample takes {taken} {kind} slots, a row has {form.table.slots(kind)} - raise "
-          f"data.{kind}s_per_row",
+          f"the sample takes {taken} {kind} slots, a row has {slots_} - raise data.{kind}s_per_row",
         )
       )
 
 
-def _known(case: Case, encoded: Encoded, form: RowFormat, notes: list[Note]) -> None:
+def _known(case: Case, encoded: chat.Encoded, form: RowFormat, notes: list[Note]) -> None:
   """Whether the tokenizer knows the text."""
   text = re.sub("<image>|<video>", "", "".join(turn.text for turn in case.turns))
   ids = encoded.tokens[encoded.visual < 0]

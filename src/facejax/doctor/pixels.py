@@ -92,6 +92,16 @@ def look(kind: Kind, file: Encoded, frames: int, notes: list[Note]) -> Seen | No
   except MediaError as error:
     notes.append(Note(_refusal(file, str(error)), str(error), file.name))
     return None
+  if signature.cut_short(file.data):
+    notes.append(
+      Note(
+        "truncated",
+        f"{file}: the end is missing ({len(file.data)} bytes); what there is decodes - expected a "
+        "complete file - copy it again",
+        file.name,
+        mild=True,
+      )
+    )
   _shape(file, seen, notes)
   return seen
 

@@ -70,6 +70,8 @@ def cut_short(data: bytes) -> bool:
       return struct.unpack_from("<I", data, 4)[0] + 8 > len(data) if len(data) >= 8 else True
     case "MP4":
       return _boxes_end(data)
+    case "Matroska":
+      return _segment_ends(data)
   return False
 
 
@@ -87,3 +89,14 @@ def _boxes_end(data: bytes) -> bool:
     seen.add(name)
     at += size
   return at > len(data) or b"moov" not in seen
+
+
+def _segment_ends(data: bytes) -> bool:
+  """Whether a Matroska segment reaches beyond its file; one of unknown length does not."""
+  at = data.find(b"\x18\x53\x80\x67", 0, 4096) + 4
+  if at < 4 or at >= len(data):
+    return True
+  width = 9 - data[at].bit_length()  # leading zeros of the first byte say how long the number is
+  size = int.from_bytes(data[at : at + width], "big") & ((1 << 7 * width) - 1)
+  unknown = size == (1 << 7 * width) - 1
+  return not unknown and at + width + size > len(data)
