@@ -123,7 +123,7 @@ class RecordsSource:
     self._store, self._form = Store(folder), form
     tokens, unreadable = count.load(self._store.manifest, form)
     sizes = _sizes(self._store.manifest, form, tokens)
-    over = (sizes > np.array(form.capacity)).any(1)
+    over = (sizes > np.array(form.largest)).any(1)
     quarantined = self._quarantined()
     usable = (tokens >= 0) & ~over
     usable[list(quarantined)] = True  # for now: judged once
@@ -234,7 +234,7 @@ def _reason(name: str, size: np.ndarray, form: RowFormat, unreadable: str | None
   taken = [
     f"{n} {what} of {room}"
     for n, what, room in zip(
-      size.tolist(), ("tokens", "picture slots", "clip slots"), form.capacity, strict=True
+      size.tolist(), ("tokens", "picture slots", "clip slots"), form.largest, strict=True
     )
     if n > room
   ]

@@ -29,7 +29,7 @@ class Llava:
     video_folder: of clips, likewise.
   """
 
-  index: tuple[str, ...] = path(required=True)
+  index: tuple[str, ...] = path(...)
   image_folder: str = path()
   video_folder: str = path()
 
