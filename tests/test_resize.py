@@ -2,9 +2,11 @@
 
 import math
 import pathlib
+import platform
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facejax.data import resize
 
@@ -44,6 +46,7 @@ def _resized(image, shape, **how):
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "face_llava" / "preprocess.npz"
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711])
+_BICUBIC = Image.Resampling.BICUBIC
 BICUBIC = {"kernel": _cubic, "support": 2, "antialias": True}
 NO_ANTIALIAS = {"kernel": lambda t: _cubic(t, -0.75), "support": 2, "antialias": False}
 BILINEAR = {"kernel": lambda t: max(0.0, 1 - abs(t)), "support": 1, "antialias": False}
@@ -85,6 +88,57 @@ def test_pictures_equal_the_official_order_of_steps(policy, shape, size):
   assert (got.shape, got.dtype) == ((size, size, 3), np.uint8)
   # Half a grey level of rounding; the padding's edge overshoots by less than the range here.
   assert np.abs(got - expected.clip(0, 255)).max() < 0.51
+
+
+def _pillow(image, region, shape, tall):
+  """One axis after the other, each by Pillow in its float mode."""
+  left, top, width, height = region
+  rows, columns = shape
+  down = lambda picture: picture.resize(
+    (picture.width, rows), _BICUBIC, (0, top, picture.width, top + height)
+  )
+  across = lambda picture: picture.resize(
+    (columns, picture.height), _BICUBIC, (left, 0, left + width, picture.height)
+  )
+  passes = (down, across) if tall else (across, down)
+  out = []
+  for c in range(3):
+    picture = Image.fromarray(image[..., c].astype(np.float32))
+    for one in passes:
+      picture = one(picture)
+    out.append(np.asarray(picture))
+  return np.stack(out, axis=-1)
+
+
+@pytest.mark.parametrize("policy", resize.POLICIES)
+@pytest.mark.parametrize(
+  "shape,size,tall",
+  [
+    ((256, 256), 224, False),
+    ((90, 71), 70, True),
+    ((97, 45), 41, True),
+    ((45, 97), 41, False),
+    ((60, 50), 40, False),
+    ((19, 23), 65, False),
+    ((3, 2), 40, False),
+  ],
+)
+def test_pictures_equal_pillow_bit_for_bit(policy, shape, size, tall):
+  """Kills: sums or weights in float32, weights summed in another order, the stretch in float64,
+  axes in the other order, no rounding between them, a block of lines that is shifted."""
+  image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+  padded = resize._pad(image) if policy == "pad" else image
+  y, x = padded.shape[:2]
+  tall = tall and policy != "pad"
+  expected = _pillow(padded, resize._region(y, x, size, policy), (size, size), tall)
+  got = resize.resample_image(image, size, policy)
+  assert got.dtype == np.float32
+  if platform.machine() in ("x86_64", "AMD64"):
+    np.testing.assert_array_equal(got, expected)
+    rounded = expected.round().clip(0, 255)
+    np.testing.assert_array_equal(resize.resize_image(image, size, policy), rounded)
+  else:  # Compilers fuse products and sums there.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("policy", resize.POLICIES)
@@ -168,6 +222,29 @@ def test_clips_equal_the_official_order_of_steps(policy, shape):
   assert got.shape == (2, 14, 14, 3)
   for frame, picture in zip(got, clip, strict=True):
     assert np.abs(frame - _official(picture, 14, policy, BILINEAR)).max() < 0.51
+
+
+@pytest.mark.parametrize("policy", ["crop", "stretch"])
+@pytest.mark.parametrize("shape,size", [((40, 71), 70), ((70, 36), 33)])
+def test_clips_add_two_neighbours_in_float32(policy, shape, size):
+  """Kills: float64 sums, lines before columns, a block of lines that is shifted, a neighbour
+  beyond the border."""
+  clip = np.random.default_rng(1).integers(0, 256, (2, *shape, 3), np.uint8)
+  left, top, width, height = resize._region(*shape, size, policy)
+  pixels = clip.astype(np.float32)
+  for axis, start, length in ((1, top, height), (2, left, width)):
+    limit = shape[axis - 1]
+    at = (start + (np.arange(size) + 0.5) * length / size - 0.5).clip(0, limit - 1)
+    low = np.floor(at).astype(int)
+    right = np.expand_dims((at - low).astype(np.float32), tuple({0, 1, 2, 3} - {axis}))
+    high = np.minimum(low + 1, limit - 1)
+    pixels = pixels.take(low, axis) * (1 - right) + pixels.take(high, axis) * right
+  got = resize.resample_clip(clip, size, policy)
+  assert got.dtype == np.float32
+  if platform.machine() in ("x86_64", "AMD64"):
+    np.testing.assert_array_equal(got, pixels)
+  np.testing.assert_allclose(got, pixels, rtol=0, atol=1e-4)
+  assert np.abs(resize.resize_clip(clip, size, policy) - pixels).max() < 0.51
 
 
 def test_resize_tells_pictures_from_clips():
