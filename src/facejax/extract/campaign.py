@@ -9,6 +9,7 @@ decoder that crashes, memory) takes one job with it, which is refused by name in
 again in the next. Anything else, a full disk say, ends the run; what is done stays done.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -82,13 +83,13 @@ def run(
   contents = ledger.contents([*(path for job in jobs for path in job.files), *carried])
   results: dict[Job, Result] = {}
   keys: dict[Job, str] = {}
+  fingerprint = json.dumps(work.fingerprint, sort_keys=True)
   for job in jobs:
     missing = [path for path in job.files if path not in contents]
     if missing:
       results[job] = {"refused": f"{missing[0]}: no such file, or not readable - check the index"}
     else:
-      fingerprint = {**work.fingerprint, "kind": job.kind}
-      keys[job] = key_of(fingerprint, [contents[path] for path in job.files])
+      keys[job] = key_of(fingerprint, [job.kind, *(contents[path] for path in job.files)])
   first = {key: job for job, key in reversed(keys.items())}  # one job for each content
   todo = {key: job for key, job in first.items() if not _known(ledger.results.get(key), work.out)}
   lost: dict[str, Result] = {}

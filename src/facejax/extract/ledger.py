@@ -9,6 +9,7 @@ place before their line is written: a line without its files cannot be, except w
 them.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 # Files read at a time: on a network disk, waiting for them takes longer than hashing.
 _THREADS = 16
+_CHUNK = 4096
 
 
 class Ledger:
@@ -92,32 +94,41 @@ class Ledger:
 
     A file that cannot be read is left out.
     """
-    wanted, stats = list(dict.fromkeys(files)), {}
+    wanted = list(dict.fromkeys(files))
     found: dict[Path, str] = {}
-    with ThreadPoolExecutor(_THREADS) as pool:
-      for path, stat in zip(wanted, pool.map(_stat, wanted), strict=True):
-        if stat is None:
-          continue
-        size, mtime, digest = self._contents.get(str(path), (-1, -1, ""))
-        if (size, mtime) == (stat.st_size, stat.st_mtime_ns):
-          found[path] = digest
-        else:
-          stats[path] = stat
-      digests = tqdm(
-        pool.map(_digest, stats), desc="reading files", total=len(stats), disable=None, leave=False
-      )
-      for (path, stat), digest in zip(stats.items(), digests, strict=True):
-        if digest is not None:
-          found[path] = digest
-          line = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
-          self._append([{"file": str(path), **line}])
+    with (
+      ThreadPoolExecutor(_THREADS) as pool,
+      tqdm(desc="reading files", total=len(wanted), disable=None, leave=False) as progress,
+    ):
+      for start in range(0, len(wanted), _CHUNK):  # a million at once would be a GB of futures
+        chunk = wanted[start : start + _CHUNK]
+        shares = [chunk[n::_THREADS] for n in range(_THREADS)]  # a future a file costs 60 us
+        for known in pool.map(self._known, shares):
+          found.update(known)
+        unknown = [path for path in chunk if path not in found]
+        for path, line in zip(unknown, pool.map(_describe, unknown), strict=True):
+          if line is not None:
+            self._append([line])
+            found[path] = line["sha256"]
+        progress.update(len(chunk))
+    return found
+
+  def _known(self, paths: Iterable[Path]) -> dict[Path, str]:
+    """Hashes of those whose size and time are as they were."""
+    found = {}
+    for path in paths:
+      size, mtime, digest = self._contents.get(str(path), (-1, -1, ""))
+      if size >= 0:
+        with contextlib.suppress(OSError):
+          stat = path.stat()
+          if (stat.st_size, stat.st_mtime_ns) == (size, mtime):
+            found[path] = digest
     return found
 
 
-def key_of(fingerprint: Mapping[str, Any], digests: Iterable[str]) -> str:
-  """The name of a result: a hash of what it is made from (files, settings, models)."""
-  parts = [json.dumps(fingerprint, sort_keys=True), *digests]
-  return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def key_of(fingerprint: str, digests: Iterable[str]) -> str:
+  """The name of a result: a hash of what it is made from (settings and models, files)."""
+  return hashlib.sha256("\n".join([fingerprint, *digests]).encode()).hexdigest()
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -126,15 +137,11 @@ def sha256(path: str | os.PathLike) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _describe(path: Path) -> dict[str, Any] | None:
+  """The ledger's line for a file; None where it cannot be read."""
   try:
-    return path.stat()
-  except OSError:
-    return None
-
-
-def _digest(path: Path) -> str | None:
-  try:
-    return sha256(path)
+    stat = path.stat()  # before reading: a file that changes meanwhile is read again
+    line = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(path)}
+    return {"file": str(path), **line}
   except OSError:
     return None
