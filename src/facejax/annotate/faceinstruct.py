@@ -81,7 +81,7 @@ def _unit(record: Any, where: str, place: int, media: pathlib.Path) -> Unit:
     prompt=prompts.WRITERS[task],
     facts={"label": label, "question": question},
     question=question,
-    labels={"task": task, "label": record["label"]},
+    labels={task: record["label"]},
     extra={field: record[field] for field in _PASSED_ON if field in record},
   )
 

@@ -46,13 +46,16 @@ class FairFace:
 
     Raises:
       FileNotFoundError: the table or the folder.
-      ValueError: a row that is not FairFace's, or a file named twice.
+      ValueError: a row that is not FairFace's, a file named twice, or outside the folder.
     """
     if not labels.is_file():
       raise FileNotFoundError(f"no label table {labels} - expected FairFace's CSV - check --labels")
     if not images.is_dir():
       raise FileNotFoundError(f"no folder {images} - expected FairFace's pictures - check --images")
-    self.units: Sequence[Unit] = _Units(read(labels)[:limit], images)
+    rows = read(labels)[:limit]
+    for row in rows:
+      inside(images, row.file, row.file)
+    self.units: Sequence[Unit] = _Units(rows, images)
 
 
 def read(labels: pathlib.Path) -> list[Row]:
@@ -120,7 +123,7 @@ class _Units(Sequence[Unit]):
     return Unit(
       id=f"{row.file}#{question}",
       media=row.file,
-      path=inside(self._images, row.file, row.file),
+      path=self._images / row.file,
       kind="image",
       prompt=prompt,
       facts=facts,

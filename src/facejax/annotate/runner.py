@@ -66,7 +66,7 @@ class Runner:
       for place in places:
         if self._asker.stopped:
           return
-        results[place] = await self._safely(self._recipe.units[place])
+        results[place] = await self._safely(place)
         done()
 
     workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(results)))]
@@ -77,10 +77,10 @@ class Runner:
         raise KeyboardInterrupt("a second signal") from error
     return results
 
-  async def _safely(self, unit: Unit) -> Result:
+  async def _safely(self, place: int) -> Result:
     """A failure of ours stops the run, but not before the paid answers under way are stored."""
     try:
-      return await self._settle(unit)
+      return await self._settle(self._recipe.units[place])
     except Stopped as stopped:
       return Result("pending", detail=str(stopped))
     except Exception as error:
