@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from conftest import PRICE
+from workplace import PRICE
 
 from facejax.annotate import asking, campaign
 from facejax.annotate.asking import Patience

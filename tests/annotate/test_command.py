@@ -12,8 +12,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from conftest import write_picture
 from fake_endpoint import FakeEndpoint
+from workplace import write_picture
 
 from facejax import cli
 

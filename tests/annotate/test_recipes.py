@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import write_picture
+from workplace import write_picture
 
 from facejax.annotate import fairface, output, pictures, prompts
 from facejax.annotate.faceinstruct import FaceInstruct
