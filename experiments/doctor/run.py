@@ -17,10 +17,18 @@ from pathlib import Path
 
 import copies
 import media_files
+import numpy as np
 import records
-from folder import Folder
+from folder import Folder, conversation, encoded
+from PIL import Image
 
+from facejax import config_io
+from facejax.config import LlavaConfig
+from facejax.data.llava import LlavaSource
+from facejax.data.pipeline import row_format
+from facejax.data.rows import encode
 from facejax.doctor.findings import KINDS
+from facejax.faces.detector_files import default_folder
 
 PLANTS = (*records.PLANTS, *media_files.PLANTS, *copies.PLANTS)
 TIMEOUT = 4  # seconds a file; the planted clip takes ten times as long
@@ -47,13 +55,13 @@ def make(path: Path, good: int) -> Folder:
   return folder
 
 
-def check(folder: Folder, out: Path, workers: int) -> tuple[int, float, dict]:
+def check(folder: Folder, out: Path, workers: int, *flags: str) -> tuple[int, float, dict]:
   """Runs the command: (exit status, seconds, report)."""
   indexes = [str(folder.path / name) for name, records_ in folder.indexes.items() if records_]
   command = [sys.executable, "-m", "facejax.cli", "data", "check", *indexes, "--out", str(out)]
   config, *overrides = CONFIG
   command += ["--config", str(ROOT / config), *(f"--config.{o}" for o in overrides)]
-  command += [f"--workers={workers}", f"--timeout={TIMEOUT}"]
+  command += [f"--workers={workers}", f"--timeout={TIMEOUT}", *flags]
   started = time.perf_counter()
   done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
   seconds = time.perf_counter() - started
@@ -74,6 +82,44 @@ def compare(folder: Folder, report: dict) -> list[str]:
     if kinds != found[index, place]:
       wrong.append(f"{index}:{place}: planted {sorted(kinds)}, found {sorted(found[index, place])}")
   return wrong
+
+
+def trains(folder: Folder, report: dict) -> int:
+  """Samples without an error, all of which training then has to read and lay out."""
+  config = config_io.load(ROOT / CONFIG[0], CONFIG[1:])
+  form = row_format(config.model, config.data)
+  bad = {f["sample"].partition(" ")[0] for f in report["findings"] if f["severity"] == "error"}
+  good = [
+    record if isinstance(record, dict) else json.loads(record)
+    for name, found in folder.indexes.items()
+    for place, record in enumerate(found)
+    if f"{name}:{place}" not in bad
+  ]
+  path = folder.path / "good.json"
+  path.write_text(json.dumps(good))
+  source = LlavaSource(LlavaConfig((str(path),)), form, max_refused=0.0)
+  for i in range(len(source)):
+    encode([source[i]], [i], form)
+  return len(source)
+
+
+def faces(path: Path) -> list[str] | str:
+  """One face, two faces, no face: what is wrong with what the detector says of them."""
+  if not default_folder().is_dir():
+    return "not asked: facejax faces install"
+  photo = np.asarray(Image.open(ROOT / "tests/data/grace_hopper.jpg").convert("RGB"))
+  wave = 128 + 100 * np.sin(np.arange(photo.shape[1]) / 9)
+  waves = np.broadcast_to(wave[None, :, None], photo.shape).astype(np.uint8)
+  folder = Folder(path, {"train.json": []})
+  path.mkdir()
+  pictures = ((photo, ()), (np.hstack([photo, photo]), ("several_faces",)), (waves, ("no_face",)))
+  for i, (pixels, kinds) in enumerate(pictures):
+    image = folder.write(f"{i}.png", encoded(np.ascontiguousarray(pixels), ".png"))
+    turns = conversation("<image>\nWho is it?", f"Person number {i}.")
+    folder.add({"id": i, "image": image, "conversations": turns}, *kinds)
+  folder.save()
+  _, _, report = check(folder, path / "check", 1, "--detector")
+  return compare(folder, report)
 
 
 def speed(path: Path, samples: int) -> dict[str, float]:
@@ -111,6 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = make(Path(scratch) / "planted", args.good)
     status, seconds, report = check(folder, Path(scratch) / "check", args.workers)
     wrong = compare(folder, report)
+    trained = trains(folder, report)
+    detector = faces(Path(scratch) / "faces")
     measured = speed(Path(scratch) / "speed", args.speed) if args.speed else {}
   planted = set().union(*folder.expected.values())
   clean = sum(not kinds for kinds in folder.expected.values())
@@ -126,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     "samples": len(folder.expected),
     "good_samples": clean,
     "wrong": wrong,
+    "wrong_with_detector": detector,
+    "samples_without_error_that_training_reads": trained,
     "exit_status": status,
     "seconds": round(seconds, 1),
     "speed": measured,
@@ -133,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   print(json.dumps(result, indent=1))
   if args.json:
     args.json.write_text(json.dumps(result, indent=1) + "\n")
-  return 1 if wrong or status != 1 else 0
+  return 1 if wrong or status != 1 or (detector and isinstance(detector, list)) else 0
 
 
 if __name__ == "__main__":

@@ -35,8 +35,13 @@ _READ = ("id", "conversations", "split", *_KINDS, *_EXTRAS)  # all else is a lab
 class IndexSubject:
   """The records of one index file, in file order."""
 
-  def __init__(self, path: Path, config: LlavaConfig):
+  def __init__(self, path: Path, config: LlavaConfig, split: str = ""):
     """Finds where each record starts and ends.
+
+    Args:
+      path: of the index.
+      config: folders of the media.
+      split: of records that do not say theirs; "": the one that the file's name speaks of.
 
     Raises:
       FileNotFoundError: no such file.
@@ -49,7 +54,7 @@ class IndexSubject:
     self.reader: Reader = IndexReader(
       self.name,
       {kind: str(folder or path.parent) for kind, folder in folders.items()},
-      split_of(path.stem),
+      split or split_of(path.stem),
     )
     self._starts, self._stops = array("q"), array("q")
     notes: list[Note] = []

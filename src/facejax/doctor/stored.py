@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facejax.config import LlavaConfig, RunConfig
-from facejax.doctor.cases import Case, Piece, Reader, Stored, Subject, split_of
+from facejax.doctor.cases import Case, Piece, Reader, Stored, Subject, held_out, split_of
 from facejax.doctor.findings import Note
 from facejax.doctor.index import IndexSubject
 from facejax.records import spec
@@ -146,6 +146,8 @@ def _of_spec(path: Path, source: spec.SourceSpec) -> list[Subject]:
   options = source.options
   if source.layout == "llava":
     config = LlavaConfig(options.index, options.image_folder, options.video_folder)
-    return [IndexSubject(Path(index), config) for index in options.index]
+    split = split_of(source.name)
+    own = split if held_out(split) else ""
+    return [IndexSubject(Path(index), config, own) for index in options.index]
   split = split_of(str(getattr(options, "split", "") or source.name))
   return [LayoutSubject(source.name, path, options.open, split)]
