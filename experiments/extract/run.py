@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from facejax.config import LlavaConfig
-from facejax.data import llava
+from facejax.data import llava, media
 from facejax.extract import clips, landmarks
 from facejax.extract.dataset import Place
 from facejax.extract.landmarks import Settings, extract_landmarks
@@ -57,6 +57,29 @@ def accuracy(index: pathlib.Path, scratch: pathlib.Path, detector) -> dict:
         gaps = np.linalg.norm(np.load(new.landmarks) - np.load(old.landmarks), axis=-1)
         distances[old.path.name] = [float(gaps.mean()), float(gaps.mean(axis=-1).max())]
   return {"left_out": summary.left_out, "pixels_mean_and_worst_frame": distances}
+
+
+def tight(pictures: list[np.ndarray], detector) -> dict:
+  """How far points found on a tight crop alone are from those found on the picture it is cut of."""
+  finder, distances = detector.load(), []
+  for picture in pictures:
+    found = finder.detect(picture)
+    if len(found) == 1:
+      pixels, points = detect.crop(picture, found[0])
+      again = finder.detect(pixels)
+      if again:
+        distances.append(float(np.linalg.norm(again[0].landmarks - points, axis=-1).mean()))
+  return {"pictures": len(distances), "pixels_mean": float(np.mean(distances))}
+
+
+def every_picture(index: pathlib.Path | None, photos: list[pathlib.Path]) -> list[np.ndarray]:
+  """The photographs, the index's pictures and every sixth frame of its clips."""
+  pictures = [media.read_image(path) for path in photos]
+  for raw in json.loads(index.read_text()) if index else []:
+    if "video" in raw:
+      pictures += list(clips.frames(index.parent / raw["video"]))[::6]
+  names = {raw["image"] for raw in json.loads(index.read_text()) if "image" in raw} if index else ()
+  return pictures + [media.read_image(index.parent / name) for name in sorted(names)]
 
 
 def variants(photos: list[pathlib.Path], folder: pathlib.Path, count: int) -> pathlib.Path:
@@ -183,6 +206,7 @@ def main() -> None:
     if args.index:
       result["accuracy"] = accuracy(args.index, scratch, detector)
       result["clips"] = clip_frames(args.index, scratch, detector)
+    result["tight_crops"] = tight(every_picture(args.index, photos), detector)
     result["photographs"] = photographs(photos, scratch, detector, args.count)
     result["bookkeeping"] = bookkeeping(scratch, 20 * args.count)
     result["parser"] = parser_speed(scratch, args.count)
