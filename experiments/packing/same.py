@@ -15,7 +15,7 @@ _TOLERANCE = 1e-5
 
 def compare() -> dict:
   """Largest differences over all parameters, in units of each gradient's largest entry."""
-  config = small.model(layers=2, width=32)
+  config = small.model(layers=2, width=32, vision=32)
   samples = [small.Noise("image", [3, 40, 17, 90], 224, 8, 0)[i] for i in range(4)]
   samples += [small.Noise("video", [25, 8], 224, 8, 0)[i] for i in range(2)]
   form = lambda length, images, videos: pipeline.row_format(

@@ -10,18 +10,18 @@ from facejax.models import presets
 from facejax.types import Kind, Medium, Sample, Turn
 
 
-def model(layers: int, width: int, dtype: str = "float32") -> ModelConfig:
-  """256 tokens a picture, 8 x 257 a clip; everything else of `width` and `layers`."""
+def model(layers: int, width: int, vision: int) -> ModelConfig:
+  """256 tokens a picture, 8 x 257 a clip; a decoder and encoders of these widths, in float32."""
   full = presets.face_llava_7b()
   assert full.video is not None and isinstance(full.fusion, FusionConfig)
-  vit = dataclasses.replace(full.image, width=width, layers=layers, heads=4, mlp=4 * width)
+  vit = dataclasses.replace(full.image, width=vision, layers=2, heads=4, mlp=4 * vision)
   video = dataclasses.replace(vit, tokens="all", frames=full.frames)
   decoder = dataclasses.replace(
-    full.decoder, width=width, layers=layers, heads=4, kv_heads=4, head_width=width // 4,
+    full.decoder, width=width, layers=layers, heads=8, kv_heads=8, head_width=width // 8,
     mlp=3 * width, vocab=1024,
   )  # fmt: skip
   return dataclasses.replace(
-    full, image=vit, video=video, decoder=decoder, dtype=dtype, remat="none"
+    full, image=vit, video=video, decoder=decoder, dtype="float32", remat="none"
   )
 
 

@@ -85,7 +85,7 @@ def open_source(name: str, form: RowFormat, data: DataConfig) -> Source:
       f"data.sources names '{name}', which is no folder{hint} - expected synthetic, llava, or a "
       "folder that facejax data build wrote for one source"
     )
-  from facejax.records.store import RecordsSource
+  from facejax.records.store import RecordsSource  # TFDS takes half a second to import
 
   return RecordsSource(folder, form, data.max_refused)
 

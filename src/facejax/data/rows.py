@@ -78,6 +78,11 @@ class RowFormat:
     """What a row holds: tokens, pictures, clips."""
     return self.length, self.table.images, self.table.videos
 
+  @property
+  def largest(self) -> tuple[int, int, int]:
+    """What one sample may take of a row."""
+    return min(self.length, self.table.model.decoder.longest), *self.capacity[1:]
+
   @functools.cached_property
   def tiling(self) -> Tiling:
     """How pictures are cut into tiles of the encoder's size."""
