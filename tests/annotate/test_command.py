@@ -159,3 +159,12 @@ def test_killed_twice(tmp_path, honours):
   assert result["checks"] and all(result["checks"].values()), result["checks"]
   assert result["report"]["runs"] == 3
   assert [killed["status"] for killed in result["kills"]] == [-9, -9]
+
+
+def test_the_commands_of_the_docs_are_accepted():
+  """Kills: a flag in docs/annotate.md that the command line refuses."""
+  text = (ROOT / "docs/annotate.md").read_text().replace("\\\n", " ")
+  commands = re.findall(r"^facejax (.+)$", text, re.MULTILINE)
+  assert len(commands) == 4
+  for command in commands:
+    assert cli.make_parser().parse_args(command.split()).command == "annotate"
