@@ -206,3 +206,35 @@ def test_settings_reach_the_rows(model, folder):
   assert "tiles" not in prints[0] and "antialias" not in prints[0]  # older runs have neither
   with pytest.raises(ValueError, match=r"data.template='internvl' does not fit: demo_tokenizer"):
     Pipeline(model, dataclasses.replace(data, template="internvl"), 1)
+
+
+def test_tiled_pictures_share_rows_by_their_tiles(model, folder):
+  """Kills: slots counted by pictures; tiles of one sample in slots of its neighbour."""
+  shapes = [(12, 12), (24, 36), (24, 24), (36, 12), (12, 24), (12, 12)]  # 1, 7, 5, 4, 3, 1 slots
+  for i, (y, x) in enumerate(shapes):
+    folder.add(image=folder.image(f"{i}.png", y=y, x=x, seed=i))
+  model = dataclasses.replace(model, segmentation=SegmentationConfig())
+  data = DataConfig(
+    300,
+    ("llava",),
+    resize="stretch",
+    images_per_row=8,
+    max_tiles=6,
+    llava=LlavaConfig((folder.index(),)),
+  )
+  pipe = Pipeline(model, data, 3)
+  source = pipe.schedule.sources["llava"]
+  assert source.sizes()[:, 1].tolist() == [1, 7, 5, 4, 3, 1]
+  batch = pipe.batch(0)[0]
+  held = [sorted(pipe.schedule.row(0, row)) for row in range(3)]
+  assert sorted(n for row in held for n in row) == [0, 1, 2, 3, 4, 5]  # 21 slots: two full rows and one of five
+  for row, numbers in enumerate(held):
+    for number in numbers:
+      own = batch.sample_id[row] == number
+      seen = batch.visual_index[row][own & (batch.visual_index[row] >= 0)] // 4
+      alone = rows.encode([source[number]], [0], pipe.form)
+      slots = sorted(set(seen.tolist()))
+      assert len(slots) == source.sizes()[number, 1] and own.sum() == source.sizes()[number, 0]
+      np.testing.assert_array_equal(
+        batch.images.pixels[row, slots], alone.images.pixels[: len(slots)]
+      )
