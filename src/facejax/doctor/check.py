@@ -109,6 +109,7 @@ def check(
   report = {
     **_about(config, settings),
     "seconds": round(time.monotonic() - started, 1),
+    "cpu_seconds": round(seen.cpu, 2),
     **seen.summary(),
     **_counted(findings),
     "findings": [dataclasses.asdict(finding) for _, finding in findings],
@@ -157,6 +158,7 @@ class _Seen:
     self._splits = [""] * sum(lengths)
     self._found: dict[int, list[Finding]] = {}
     self._ledger = Ledger()
+    self.cpu = 0.0  # seconds, of all workers
     self._text, self._visual = array("i"), array("i")
     self._totals: dict[str, float] = {
       "media": 0,
@@ -179,6 +181,7 @@ class _Seen:
     if answer.findings:
       self._found[at] = answer.findings
     self._ledger.add(at, job.subject, answer)
+    self.cpu += answer.cpu
     self._totals["bytes"] += answer.size
     for fact in answer.facts:
       self._totals["media"] += 1

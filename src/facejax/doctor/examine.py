@@ -10,6 +10,7 @@ the row                tokens and slots by RowFormat, as training counts them
 import dataclasses
 import functools
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ class Examined(NamedTuple):
   visual_tokens: int
   sample: bytes  # 16 bytes: conversation and pixels; b"" where a medium does not decode
   answers: bytes  # 16 bytes; b"" where they are short
+  cpu: float = 0.0  # seconds of a core that this took
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +98,12 @@ class Examiner:
     detector = LiteRTDetector.load(self.detector) if self.detector else None
 
     def work(job: Job, at: Callable[[str], None]) -> Examined | str:
+      started = time.process_time()
       case = self.readers[job.subject].read(job.place, job.payload)
       if job.draw:
         return thumbnail(case)
-      return examine(case, form, self.levels, detector, skip=job.skip, at=at)
+      found = examine(case, form, self.levels, detector, skip=job.skip, at=at)
+      return found._replace(cpu=time.process_time() - started)
 
     return work
 

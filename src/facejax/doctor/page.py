@@ -81,7 +81,7 @@ def _totals(report: Mapping[str, Any]) -> str:
     "visual tokens": f"{totals['visual_tokens']:,}",
     "longest sample": f"{totals['longest']:,} tokens; a row has {report['row_length']:,}",
     "faces looked for": "yes" if report["detector"] else "no: --detector was not given",
-    "checked in": f"{report['seconds']:g} s",
+    "checked in": f"{report['seconds']:g} s, {report['cpu_seconds']:g} s of a core",
     "config": report["config"][:16],
     "versions": ", ".join(f"{name} {v}" for name, v in report["versions"].items()),
   }

@@ -1,8 +1,9 @@
 """Jobs -> results, by processes that may hang or die without taking the run with them.
 
-A job says which file it opens (`at`). A file on which a process hangs for too long, or dies, is
-noted in the job's `skip`, and the job is done again without it by a fresh process: so the sample's
-other findings are not lost, and each repetition has one file less.
+A job says which file it opens (`at`), in memory that both sides see: a message each would cost as
+much as a small picture. A file on which a process hangs for too long, or dies, is noted in the
+job's `skip`, and the job is done again without it by a fresh process: so the sample's other
+findings are not lost, and each repetition has one file less.
 
 Results come in any order. One chunk of jobs is with a process at a time: it reads the next only
 when it has answered all, so neither side can block the other on a full pipe.
@@ -24,6 +25,7 @@ from facejax.doctor.findings import Note
 
 _CHUNK = 8  # jobs sent at a time: 0.1 ms of waiting for the pipe is then nothing beside decoding
 _START = 300.0  # seconds that a process may take to start: importing and opening models
+_NAME = 8192  # bytes of a file's name that are shared; paths are shorter
 _KILLS = 3  # in a row without a file to blame, after which the job is given up
 
 Work = Callable[[Job, Callable[[str], None]], Any]
@@ -94,7 +96,7 @@ class Pool:
     """Seconds that it may still take."""
     if not worker.started:
       return worker.since + _START - time.monotonic()
-    return worker.since + self._timeout - time.monotonic()
+    return max(worker.since, worker.now.since) + self._timeout - time.monotonic()
 
   def _received(
     self, i: int, worker: "_Worker", again: deque[Job]
@@ -103,16 +105,13 @@ class Pool:
       while worker.jobs and worker.pipe.poll():
         what, value = worker.pipe.recv()
         worker.since = time.monotonic()
-        if what == "at":
-          worker.file = value
-        elif what == "started":
+        if what == "started":
           worker.started = True
         elif what == "missing":
           raise ModuleNotFoundError(value)
         elif what == "broken":
           raise RuntimeError(f"a worker process cannot start: {value}")
         else:
-          worker.file = ""
           yield worker.jobs.popleft(), value
     except (EOFError, ConnectionError):
       yield from self._lost(i, worker, again, hung=False)
@@ -130,7 +129,7 @@ class Pool:
     job = worker.jobs.popleft()
     again.extendleft(reversed(worker.jobs))
     self._workers[i] = _Worker(self._context, self._make)
-    if not worker.file:
+    if not (file := worker.now.file()):
       kills = job.kills + 1
       if kills == _KILLS:
         yield (
@@ -146,18 +145,40 @@ class Pool:
     if hung:
       note = Note(
         "decoder_timeout",
-        f"{worker.file}: still decoding after {self._timeout:g} s - expected a file that decodes - "
+        f"{file}: still decoding after {self._timeout:g} s - expected a file that decodes - "
         "encode it again, or raise --timeout",
-        worker.file,
+        file,
       )
     else:
       note = Note(
         "decoder_crash",
-        f"{worker.file}: its decoder ended the process (exit {code}) - expected a file that "
+        f"{file}: its decoder ended the process (exit {code}) - expected a file that "
         "decodes - encode it again",
-        worker.file,
+        file,
       )
-    again.appendleft(dataclasses.replace(job, skip={**job.skip, worker.file: note}))
+    again.appendleft(dataclasses.replace(job, skip={**job.skip, file: note}))
+
+
+class _Now:
+  """What a process is doing, in memory that it shares with the run."""
+
+  def __init__(self, context):
+    self._name, self._since = context.RawArray("c", _NAME), context.RawValue("d", 0.0)
+
+  def at(self, name: str) -> None:
+    """Says which file is opened now; "" for none."""
+    data = name.encode(errors="surrogatepass")
+    self._name.value = data if len(data) < _NAME else b""
+    self._since.value = time.monotonic()
+
+  @property
+  def since(self) -> float:
+    """When it said so; all processes have the same clock."""
+    return self._since.value
+
+  def file(self) -> str:
+    """The file it has open."""
+    return self._name.value.decode(errors="surrogatepass")
 
 
 class _Worker:
@@ -165,11 +186,12 @@ class _Worker:
 
   def __init__(self, context, make: Callable[[], Work]):
     self.pipe, far = context.Pipe()
-    self._process = context.Process(target=_serve, args=(far, make), daemon=True)
+    self.now = _Now(context)
+    self._process = context.Process(target=_serve, args=(far, self.now, make), daemon=True)
     self._process.start()
     far.close()
     self.jobs: deque[Job] = deque()
-    self.file, self.started, self.since = "", False, time.monotonic()
+    self.started, self.since = False, time.monotonic()
 
   def send(self, jobs: list[Job]) -> None:
     """Gives it work; none to do is no message."""
@@ -189,7 +211,7 @@ class _Worker:
     return self._process.exitcode
 
 
-def _serve(pipe: Connection, make: Callable[[], Work]) -> None:
+def _serve(pipe: Connection, now: _Now, make: Callable[[], Work]) -> None:
   """The life of a worker process."""
   try:
     work = make()
@@ -201,7 +223,7 @@ def _serve(pipe: Connection, make: Callable[[], Work]) -> None:
     while True:
       for job in pipe.recv():
         try:
-          answer: Any = work(job, lambda name: pipe.send(("at", name)))
+          answer: Any = work(job, now.at)
         except ModuleNotFoundError as error:
           pipe.send(("missing", str(error)))
           return
@@ -209,4 +231,5 @@ def _serve(pipe: Connection, make: Callable[[], Work]) -> None:
           last = traceback.extract_tb(error.__traceback__)[-1]
           where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
           answer = Failed(f"reading it raised {type(error).__name__}: {error} ({where})")
+        now.at("")
         pipe.send(("done", answer))
