@@ -14,32 +14,6 @@ _ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
 _TURNING = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 
-def check_medium(
-  kind: Kind, file: File, landmarks: File | None = None, segmentation: File | None = None
-) -> None:
-  """Raises MediaError unless a medium and what lies beside it look usable; no pixel is decoded."""
-  if kind == "image":
-    check_image(file)
-  else:
-    check_exists(file)
-  if landmarks is not None and kind == "image":
-    read_landmarks(landmarks)  # 544 bytes
-    width, height = size(file)
-    if height != width:
-      raise MediaError(
-        f"{file} is {width}x{height} px and has landmarks, which are pixels of a square "
-        f"face crop of {CROP} - crop the face, and give its landmarks in that crop"
-      )
-  elif landmarks is not None and str(landmarks).endswith(".json"):
-    check_exists(landmarks)
-  elif landmarks is not None:  # whether there is one a frame is known once the clip is decoded
-    check_array(landmarks, (None, LANDMARKS, 2))
-  if segmentation is not None and str(segmentation).lower().endswith(".npy"):
-    check_array(segmentation, (None, None) if kind == "image" else (None, None, None))
-  elif segmentation is not None:
-    check_image(segmentation)
-
-
 def check_image(path: File) -> None:
   """Raises MediaError unless the file has the header of a picture within the limits."""
   _look(path, lambda image: None)
@@ -94,3 +68,40 @@ def check_array(path: File, shape: tuple[int | None, ...]) -> None:
 def check_exists(path: File) -> None:
   """Raises MediaError unless there is such a file, within the limits."""
   check_file(path, LIMITS)
+
+
+def check_medium(
+  kind: Kind,
+  file: File,
+  landmarks: File | None = None,
+  segmentation: File | None = None,
+  upright: bool = False,
+) -> tuple[int, int]:
+  """Raises MediaError unless a medium and what lies beside it look usable; no pixel is decoded.
+
+  Gives (width, height) of a picture, (0, 0) of a clip, as the header is read anyway; `upright` as
+  it is decoded, which of a PNG on disk costs reading all of it.
+  """
+  width = height = 0
+  if kind == "image" and upright:
+    height, width = upright_size(file)
+  elif kind == "image":
+    width, height = size(file)
+  else:
+    check_exists(file)
+  if landmarks is not None and kind == "image":
+    read_landmarks(landmarks)  # 544 bytes
+    if width != height:
+      raise MediaError(
+        f"{file} is {width}x{height} px and has landmarks, which are pixels of a square "
+        f"face crop of {CROP} - crop the face, and give its landmarks in that crop"
+      )
+  elif landmarks is not None and str(landmarks).endswith(".json"):
+    check_exists(landmarks)
+  elif landmarks is not None:  # whether there is one a frame is known once the clip is decoded
+    check_array(landmarks, (None, LANDMARKS, 2))
+  if segmentation is not None and str(segmentation).lower().endswith(".npy"):
+    check_array(segmentation, (None, None) if kind == "image" else (None, None, None))
+  elif segmentation is not None:
+    check_image(segmentation)
+  return width, height

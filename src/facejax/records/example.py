@@ -140,8 +140,8 @@ def content(raw: RawSample, media: list[bytes]) -> bytes:
 
 
 def _medium(medium: RawMedium) -> dict[str, Any]:
-  headers.check_medium(medium.kind, medium.file, medium.landmarks, medium.segmentation)
-  height, width = headers.upright_size(medium.file) if medium.kind == "image" else (0, 0)
+  extras = medium.landmarks, medium.segmentation
+  width, height = headers.check_medium(medium.kind, medium.file, *extras, upright=True)
   stored = {
     "kind": medium.kind.encode(),
     "name": medium.file.name.encode(),
