@@ -14,11 +14,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from facejax.data import h264
 from facejax.data.files import (
   LIMITS,
   File,
@@ -140,7 +143,8 @@ def read_video(path: File, frames: int, limits: MediaLimits = LIMITS) -> Clip:
 
   Frame numbers are `trunc(linspace(0, n - 1, frames))` as in the official code, n being the
   number of frames that decode: the header's count is only a first guess, checked by decoding to
-  the end, and a second pass follows when it was wrong. A clip shorter than `frames` repeats some.
+  the end, and a second pass follows when it was wrong (of H.264 in MP4 packets are counted, and
+  frames that nothing needs are left out: h264.py). A clip shorter than `frames` repeats some.
   The container's rotation is applied.
 
   Raises:
@@ -149,9 +153,11 @@ def read_video(path: File, frames: int, limits: MediaLimits = LIMITS) -> Clip:
   """
   check_file(path, limits)
   try:
-    total = _header_frames(path, limits)
+    total, clip = _by_header(path, frames, limits)
+    if clip:
+      return clip
     for _ in range(3):
-      indices = np.linspace(0, max(total - 1, 0), frames, dtype=int)
+      indices = _spread(total, frames)
       count, chosen = _decode(path, set(indices.tolist()), limits)
       if count == total:
         return Clip(np.stack([chosen[i] for i in indices]), indices, total)
@@ -176,28 +182,55 @@ def open_video(file):
       "reading videos needs PyAV, which is not installed - pip install -e '.[video]'"
     ) from error
   # A file object and a list of formats: a playlist cannot make FFmpeg open other files or URLs.
-  return av.open(file, options={"format_whitelist": _VIDEOS})
+  container = av.open(file, options={"format_whitelist": _VIDEOS})
+  for stream in container.streams.video:
+    stream.codec_context.thread_count = 1  # FFmpeg's threads cost a tenth; clips are many
+  return container
 
 
-def _header_frames(path, limits: MediaLimits) -> int:
+def _by_header(path, frames: int, limits: MediaLimits) -> tuple[int, Clip | None]:
+  """(frames by the header, the clip if frames that nobody needs can be left undecoded)."""
   with open_file(path) as file, open_video(file) as container:
     if not container.streams.video:
       raise MediaError(f"{path}: no video stream - expected a video - remove it")
     stream = container.streams.video[0]
     check_pixels(str(path), stream.codec_context.width, stream.codec_context.height, limits)
-    seconds = (container.duration or 0) / 1e6
-    if seconds > limits.max_seconds or stream.frames > limits.max_frames:
+    seconds, total = (container.duration or 0) / 1e6, stream.frames
+    if seconds > limits.max_seconds or total > limits.max_frames:
       raise MediaError(
-        f"{path}: {seconds:.1f} s and {stream.frames} frames by its header - at most "
+        f"{path}: {seconds:.1f} s and {total} frames by its header - at most "
         f"{limits.max_seconds:g} s and {limits.max_frames} frames are read - cut it"
       )
-    return stream.frames
+    indices = _spread(total, frames)
+    found = h264.some(container, set(indices.tolist()))
+    if found is None or (found[max(found)].time or 0) > limits.max_seconds:
+      return total, None
+    upright = _upright()
+    chosen = {number: upright(frame) for number, frame in found.items()}
+    return total, Clip(np.stack([chosen[i] for i in indices]), indices, total)
+
+
+def _spread(total: int, frames: int) -> Int[np.ndarray, "T"]:
+  return np.linspace(0, max(total - 1, 0), frames, dtype=int)
+
+
+def _upright() -> Callable[[Any], UInt8[np.ndarray, "Y X 3"]]:
+  """frame -> RGB, turned as the container says. Converting tables are made once, not per frame."""
+  from av.video.reformatter import VideoReformatter
+
+  reformat = VideoReformatter().reformat
+
+  def upright(frame) -> UInt8[np.ndarray, "Y X 3"]:
+    pixels = reformat(frame, format="rgb24").to_ndarray()
+    return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90)))
+
+  return upright
 
 
 def _decode(path, wanted: set[int], limits: MediaLimits) -> tuple[int, dict[int, np.ndarray]]:
   """Decodes to the end: (frames there are, the wanted ones among them)."""
   chosen: dict[int, np.ndarray] = {}
-  count, shape = 0, None
+  count, shape, upright = 0, None, _upright()
   with open_file(path) as file, open_video(file) as container:
     stream = container.streams.video[0]
     for frame in container.decode(stream):
@@ -212,8 +245,7 @@ def _decode(path, wanted: set[int], limits: MediaLimits) -> tuple[int, dict[int,
           f"{path}: more than {limits.max_frames} frames or {limits.max_seconds:g} s - cut it"
         )
       if count in wanted:
-        upright = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
-        chosen[count] = np.ascontiguousarray(upright)
+        chosen[count] = upright(frame)
       count, end = count + 1, float(frame.time or 0)
     if not count:
       raise MediaError(f"{path}: no frame decodes (0 frames) - expected a video - remove it")
