@@ -226,8 +226,9 @@ def test_tiled_pictures_share_rows_by_their_tiles(model, folder):
   source = pipe.schedule.sources["llava"]
   assert source.sizes()[:, 1].tolist() == [1, 7, 5, 4, 3, 1]
   batch = pipe.batch(0)[0]
+  # 21 slots: two full rows and one of five
   held = [sorted(pipe.schedule.row(0, row)) for row in range(3)]
-  assert sorted(n for row in held for n in row) == [0, 1, 2, 3, 4, 5]  # 21 slots: two full rows and one of five
+  assert sorted(n for row in held for n in row) == [0, 1, 2, 3, 4, 5]
   for row, numbers in enumerate(held):
     for number in numbers:
       own = batch.sample_id[row] == number
