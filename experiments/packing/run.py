@@ -10,6 +10,7 @@ import argparse
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -54,25 +55,30 @@ def main() -> None:
   """Runs the parts that are asked for and writes what they found."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--json", type=Path, help="file to write")
-  parser.add_argument("--parts", default="fill,same,speed")
+  parser.add_argument("--parts", default="fill,same,speed", help="others stay as in the file")
   parser.add_argument("--repeats", type=int, default=5, help="timings of each shape")
   args = parser.parse_args()
-  parts = args.parts.split(",")
-  result: dict = {}
-  if "fill" in parts:
-    result["fill"] = {name: fill(name, mix) for name, mix in mixes.ALL.items()}
-  if "same" in parts:
-    result["packed and unpacked"] = same.compare()
-  if "speed" in parts:
-    result["step"] = speed.compare(args.repeats)
+  runs = {
+    "fill": lambda: {name: fill(name, mix) for name, mix in mixes.ALL.items()},
+    "same": same.compare,
+    "speed": lambda: speed.compare(args.repeats),
+  }
+  result = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+  for part in args.parts.split(","):
+    result[part] = {**runs[part](), "measured": measured()}
+    if args.json:
+      args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measured() -> dict:
+  """When, and with what."""
   packages = ("facejax", "jax", "grain", "numpy")
-  result["measured"] = {
+  return {
     "date": datetime.date.today().isoformat(),
-    "machine": f"{platform.machine()}, {platform.python_version()}",
+    "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    "load": os.getloadavg()[0],
     **{name: importlib.metadata.version(name) for name in packages},
   }
-  if args.json:
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -91,9 +91,11 @@ def compare(repeats: int) -> dict:
     )
     pipeline = Pipeline(config, data, count, sources=opened)
     batch = pipeline.batch(0)[0]
-    used = [int((pipeline.batch(step)[0].segment_ids > 0).sum()) for step in range(10)]
+    sizes = np.concatenate([source.sizes()[:, 0] for source in opened.values()])
+    rows_read = [pipeline.schedule.row(step, row) for step in range(1000) for row in range(count)]
+    useful = sum(int(sizes[numbers].sum()) for numbers in rows_read) / 1000
     name = f"packed, {count} rows of {length}"
-    result[name] = _rates(statistics.mean(used), _cost(config, count, batch, repeats))
+    result[name] = _rates(useful, _cost(config, count, batch, repeats))
     for unit in ("second", "processor_second"):
       rate = f"useful_tokens_per_{unit}"
       result[name][f"ratio_{unit}"] = round(result[name][rate] / result["padded"][rate], 2)
