@@ -1,4 +1,4 @@
-"""`facejax data build SPEC OUT` and `facejax data count STORE`: what is asked, what is printed."""
+"""`facejax data build`, `count` and `export`: what is asked, what is printed."""
 
 import argparse
 import pathlib
@@ -33,6 +33,10 @@ def add(subparsers) -> None:
   p.add_argument("--config", required=True, help="whose tokenizer and template count")
   p.add_argument("--workers", type=int, default=1, help="processes; default: %(default)s")
   p.set_defaults(run=_count)
+  p = subparsers.add_parser("export", help="a built source -> official JSON", allow_abbrev=False)
+  p.add_argument("store", metavar="STORE", help="OUT/SOURCE")
+  p.add_argument("folder", metavar="FOLDER", help="to be made")
+  p.set_defaults(run=_export)
 
 
 def _build(args: argparse.Namespace) -> None:
@@ -66,6 +70,13 @@ def _count(args: argparse.Namespace) -> None:
   form = _form(args)
   for store in args.stores:
     _print_count(pathlib.Path(store), form, args.workers)
+
+
+def _export(args: argparse.Namespace) -> None:
+  from facejax.records.export import export
+  from facejax.records.store import Store
+
+  print(export(Store(args.store), args.folder))
 
 
 def _print_count(store: pathlib.Path, form, workers: int) -> None:
