@@ -23,7 +23,9 @@ class Count:
 
   def __call__(self, job, key):
     data = b"".join(path.read_bytes() for path in job.files)
-    (self.out / "calls").mkdir(exist_ok=True)
+    for folder in ("calls", "processes"):
+      (self.out / folder).mkdir(exist_ok=True)
+    (self.out / "processes" / str(os.getpid())).touch()
     with open(self.out / "calls" / key, "a") as file:
       file.write("x")
     if data == b"bad":
@@ -131,6 +133,15 @@ def test_a_full_disk_ends_the_run_and_blames_no_file(tmp_path, workers):
     assert not ledger.results
 
 
+def _lives(process: int) -> bool:
+  try:
+    os.kill(process, 0)
+  except ProcessLookupError:
+    return False
+  stat = Path(f"/proc/{process}/stat")  # dead, too, where nobody has asked for its status yet
+  return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
 _SCRIPT = """
 import sys
 from pathlib import Path
@@ -160,10 +171,12 @@ def test_a_killed_run_continues_and_leaves_no_process(tmp_path):
     process.kill()
     process.wait()
   kept = ledger.read_bytes().count(b'"key"')
-  time.sleep(1.0)  # a process that lived on would finish its 0.15 s of work, and more
-  calls = _calls(tmp_path / "out")
-  time.sleep(0.5)
-  assert _calls(tmp_path / "out") == calls < 24
+  processes = [int(path.name) for path in (tmp_path / "out/processes").iterdir()]
+  until = time.monotonic() + 10
+  while any(map(_lives, processes)):
+    assert time.monotonic() < until, "processes outlived their parent"
+    time.sleep(0.02)
+  assert len(processes) == 2 and _calls(tmp_path / "out") < 24
   done = _run(tmp_path / "out", jobs)
   assert done.fresh == 24 - kept
   assert [done.results[job]["length"] for job in jobs] == [4 + n for n in range(24)]

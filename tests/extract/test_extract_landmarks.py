@@ -159,6 +159,19 @@ def test_gaps_of_clips_are_filled_and_told(tmp_path):
   assert "2 of 10 frames, 2 of them in a row from frame 3" in str(_report(strict))
 
 
+def test_clips_that_are_crops_keep_their_pixels(tmp_path):
+  """Kills: points in pixels of the clip where those of a crop of 256 are meant."""
+  write_clip(tmp_path / "c.mkv", [photo((8, 8, 70 + n), height=96, width=96) for n in range(4)])
+  index = write_index(tmp_path, [{"video": "c.mkv", "conversations": turns("video")}])
+  summary = _extract(index, tmp_path / "out")
+  assert summary.counts == {"kept": 1}
+  (sample,) = json.loads(summary.written.read_text())
+  assert (tmp_path / "out" / sample["video"]).read_bytes() == (tmp_path / "c.mkv").read_bytes()
+  points = np.load(tmp_path / "out" / sample["landmarks_2d"])
+  expected = [points_in(8, 8, 70 + n) * 256 / 96 for n in range(4)]
+  np.testing.assert_allclose(points, expected, rtol=1e-5)
+
+
 def test_cropping_a_mapped_photograph_is_refused(tmp_path):
   """Kills: a map of the whole photograph left beside the crop of its face."""
   dataset(tmp_path)

@@ -108,6 +108,16 @@ def test_input_is_normalised_by_the_table():
   assert stub.given.dtype == np.uint8
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_scores_follow_the_axes_of_the_input(last):
+  """Kills: axes guessed from a length that the picture happens to have, too."""
+  scores = np.random.default_rng(0).random((2, 2, 2)).astype(np.float32)
+  table = ParserTable("two", ("background", "hair"), size=2)
+  stub = _Stub(scores[None], (1, 2, 2, 3) if last else (1, 3, 2, 2))
+  got = FaceParser(stub, table).parse(np.zeros((2, 2, 3), np.uint8))
+  np.testing.assert_array_equal(got, 13 * scores.argmax(-1 if last else 0))
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 6, 9), (1, 3), (2, 3, 8, 8), (1, 1, 8, 8)])
 def test_networks_of_other_inputs_are_refused(shape):
   """Kills: a network for grey or several pictures that would be fed nonsense."""
