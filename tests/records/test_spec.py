@@ -27,7 +27,7 @@ def test_a_specification_opens_its_layouts(tmp_path):
   one, two = _load(tmp_path, ENTRY | {"split": "test", "part": 7}, llava)
   assert one.options == RafDb(str(tmp_path / "basic"), "test") and one.part == 7
   assert two.options.index == (str(tmp_path / "a.json"), str(tmp_path / "b.json"))
-  assert (two.options.image_folder, two.part, two.licence) == ("", 2048, "")
+  assert (two.options.image_folder, two.part, two.licence) == ("", 4096, "")
 
 
 def test_a_specification_in_python(tmp_path):

@@ -1,5 +1,6 @@
 """A built source as a source of rows: sizes, what does not fit, quarantine, and every message."""
 
+import concurrent.futures
 import dataclasses
 import json
 import pickle
@@ -11,7 +12,7 @@ from record_folders import turns, written
 
 from facejax.data import chat, rows
 from facejax.data.rows import RowFormat
-from facejax.records import build, count, manifest
+from facejax.records import build, count, manifest, shards
 from facejax.records.raw import decode
 from facejax.records.store import RecordsSource, Store
 from facejax.visual_table import VisualTable
@@ -219,6 +220,18 @@ def test_records_outside_and_damaged_shards(built):
   shard.write_bytes(b"x" * 100)
   with pytest.raises(ValueError, match=r"sample 'train.json:6', record 6 of .* cannot be read"):
     Store(built)[6]
+
+
+def test_many_threads_and_few_open_shards(built, monkeypatch):
+  """Kills: more open files than a process may have; a reader closed under another thread."""
+  monkeypatch.setattr(shards, "OPEN", 2)
+  store = Store(built)
+  expected = [store[i] for i in range(7)]
+  order = np.random.default_rng(0).integers(0, 7, 400).tolist()
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    read = list(pool.map(store.__getitem__, order))
+  assert read == [expected[i] for i in order]
+  assert len(store._shards._readers) == 2
 
 
 @pytest.mark.parametrize(

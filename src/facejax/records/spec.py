@@ -21,7 +21,7 @@ from facejax import config_io
 from facejax.config_checks import within
 from facejax.records import layouts
 
-PART = 2048  # samples
+PART = 4096  # samples
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,19 +9,17 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Int
 
 from facejax.data.refused import check_share
 from facejax.data.rows import KINDS, Outline, RowFormat
 from facejax.records import count
-from facejax.records.builder import SPLIT
 from facejax.records.example import from_example
 from facejax.records.manifest import Manifest
 from facejax.records.raw import RawMedium, RawSample, decode
+from facejax.records.shards import Shards
 from facejax.types import Refusal, Sample
 
 QUARANTINE = "quarantine.jsonl"
@@ -42,7 +40,7 @@ class Store:
     """
     self.folder = pathlib.Path(folder)
     self.manifest = Manifest(self.folder / "manifest")
-    self._source: Any = None
+    self._shards: Shards | None = None
 
   def __reduce__(self):
     """Pickled by its folder, for worker processes."""
@@ -68,10 +66,9 @@ class Store:
     """Reads a record. Raises IndexError behind the last, ValueError if the shard is damaged."""
     if not 0 <= index < len(self):
       raise IndexError(f"sample {index} of {len(self)} in {self.folder}")
-    if self._source is None:
-      self._source = tfds.builder_from_directory(self.folder).as_data_source(SPLIT)
     try:
-      return from_example(self._source[index])
+      self._shards = self._shards or Shards(self.folder)
+      return from_example(self._shards[index])
     except Exception as error:  # array_record and the parser raise RuntimeError and others
       raise ValueError(
         f"sample {self.id(index)!r}, record {index} of {self.folder} cannot be read ({error}) - "
