@@ -36,13 +36,14 @@ def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
 
 
 def test_a_window_weighs_steps_by_their_targets():
-  """Kills: a mean of means."""
+  """Kills: a mean of means; a share of rows that keeps what an earlier window read."""
   window = logs.Window()
-  window.add(2.0, 1.0, tokens=10)
-  window.add(4.0, 3.0, tokens=20)
+  window.add(2.0, 1.0, tokens=10, places=20)
+  window.add(4.0, 3.0, tokens=20, places=20)
   first = window.close()
-  assert (first["loss"], first["weight"]) == (3.5, 4.0)
-  window.add(1.0, 2.0, tokens=5)
-  assert window.close()["loss"] == 1.0
-  window.add(0.0, 0.0, tokens=0)
+  assert (first["loss"], first["weight"], first["filled"]) == (3.5, 4.0, 0.75)
+  window.add(1.0, 2.0, tokens=5, places=20)
+  second = window.close()
+  assert (second["loss"], second["filled"]) == (1.0, 0.25)
+  window.add(0.0, 0.0, tokens=0, places=20)
   assert window.close()["loss"] == 0.0

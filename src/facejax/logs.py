@@ -134,16 +134,18 @@ class Window:
 
   def _clear(self) -> None:
     self._began = time.perf_counter()
-    self._steps, self._tokens, self._wait, self._loss, self._weight = 0, 0, 0.0, 0.0, 0.0
+    self._steps, self._tokens, self._places = 0, 0, 0
+    self._wait, self._loss, self._weight = 0.0, 0.0, 0.0
 
   def waited(self, seconds: float) -> None:
     """Time in which there was no batch."""
     self._wait += seconds
 
-  def add(self, loss: float, weight: float, tokens: int) -> None:
-    """One step: mean loss over `weight` target tokens, and tokens read."""
+  def add(self, loss: float, weight: float, tokens: int, places: int) -> None:
+    """One step: mean loss over `weight` target tokens; tokens read in so many places of rows."""
     self._steps += 1
     self._tokens += tokens
+    self._places += places
     self._loss += loss * weight
     self._weight += weight
 
@@ -154,6 +156,7 @@ class Window:
       "loss": self._loss / self._weight if self._weight else 0.0,
       "weight": self._weight,
       "tokens_per_second": self._tokens / seconds,
+      "filled": self._tokens / self._places,
       "step_seconds": seconds / self._steps,
       "data_wait": self._wait / seconds,
       "memory_gib": memory_gib(),
@@ -165,7 +168,7 @@ class Window:
 def line(record: Mapping[str, float]) -> str:
   """A record as the text of the progress line."""
   return (
-    f"loss {record['loss']:.4f}  {record['tokens_per_second']:,.0f} tokens/s  "
-    f"{record['step_seconds']:.3f} s/step  data {record['data_wait']:.0%}  "
+    f"loss {record['loss']:.4f}  {record['tokens_per_second']:,.0f} tokens/s, rows "
+    f"{record['filled']:.0%} full  {record['step_seconds']:.3f} s/step  data {record['data_wait']:.0%}  "
     f"{record['memory_gib']:.2f} GiB"
   )

@@ -97,10 +97,14 @@ def check(
   found = differences(saved, current, done)
   if refused := [d for d in found if not d.free and not covered(d.name)]:
     lines = "\n  ".join(map(str, refused))
+    names = dict.fromkeys(re.sub(r"^data\.mixtures\..*", "data.mixtures", d.name) for d in refused)
+    later = (
+      f" (one that starts at step {done} or later is free)" if "data.mixtures" in names else ""
+    )
     raise ValueError(
       f"{where} was saved by a run with other settings (saved -> now):\n  {lines}\n"
-      "These change the mathematics or the data. Set them back, or accept them with "
-      f"--allow-change={','.join(d.name for d in refused)}"
+      f"These change the mathematics or the data. Set them back{later}, or accept them with "
+      f"--allow-change={','.join(names)}"
     )
   return [str(d) for d in found]
 

@@ -322,7 +322,8 @@ def _report(
   values = {name: float(x) for name, x in jax.device_get(pending.metrics).items()}
   if not all(map(math.isfinite, values.values())):
     raise NonFiniteLoss(_non_finite(run, pending, values))
-  window.add(values["loss"], values["weight"], pending.tokens)
+  places = stage.rows * pending.samples.shape[1]
+  window.add(values["loss"], values["weight"], pending.tokens, places)
   progress.advance(done)
   # The first step has a record of its own: it holds the compilation.
   if done == start + 1 or done % run.config.log_every == 0 or done == stage.steps:
