@@ -169,6 +169,6 @@ def line(record: Mapping[str, float]) -> str:
   """A record as the text of the progress line."""
   return (
     f"loss {record['loss']:.4f}  {record['tokens_per_second']:,.0f} tokens/s, rows "
-    f"{record['filled']:.0%} full  {record['step_seconds']:.3f} s/step  data {record['data_wait']:.0%}  "
-    f"{record['memory_gib']:.2f} GiB"
+    f"{record['filled']:.0%} full  {record['step_seconds']:.3f} s/step  "
+    f"data {record['data_wait']:.0%}  {record['memory_gib']:.2f} GiB"
   )
