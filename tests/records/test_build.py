@@ -16,6 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 from record_folders import png_bytes, turns, written
 
+from facejax.data.refused import TooManyRefused
 from facejax.records import build, builder, manifest
 from facejax.records.layouts.llava import Llava
 from facejax.records.store import Store
@@ -250,6 +251,21 @@ def test_too_many_refusals_stop_the_build(folder, tmp_path):
   assert len(Store(tmp_path / "out" / "faces")) == 4
 
 
+def test_repaired_samples_are_read_again(folder, tmp_path):
+  """Kills: reasons of yesterday's build; parts without a refusal built a second time."""
+  _damaged(folder)
+  source = written(tmp_path / "spec.json")
+  with pytest.raises(TooManyRefused):
+    build.build(source, tmp_path / "out", build.Settings(max_refused=0.2))
+  (folder / "1.png").write_bytes(png_bytes(5))
+  build.build(source, tmp_path / "out", build.Settings(max_refused=0.3))
+  refused = (tmp_path / "out/faces/refused.jsonl").read_text()
+  assert [json.loads(line)["id"] for line in refused.splitlines()] == [
+    "train.json:3",
+    "train.json:5",
+  ]
+
+
 def test_a_part_without_a_usable_sample(folder, tmp_path):
   """Kills: TFDS's error about a dataset without examples."""
   for name in ("0.png", "1.png", "wide.jpg"):
@@ -278,6 +294,18 @@ def test_an_index_without_samples_or_with_twins(folder, source, tmp_path, monkey
   (folder / "train.json").write_text("[]")
   with pytest.raises(ValueError, match=r"source 'faces' has no sample \(0\)"):
     build.build(source, tmp_path / "out")
+
+
+def test_two_builds_at_once_are_refused(source, tmp_path):
+  """Kills: two processes that write the same parts."""
+  work = tmp_path / "out" / ".building" / "faces"
+  with (
+    build._alone(work),
+    pytest.raises(ValueError, match=r"faces is being built by another process"),
+  ):
+    build.build(source, tmp_path / "out")
+  build.build(source, tmp_path / "out")
+  assert not work.exists()
 
 
 def test_files_that_change_while_beam_reads_them(source, monkeypatch):

@@ -7,10 +7,14 @@ from facejax.types import Refusal
 _SHOWN = 10  # refusals in an error
 
 
+class TooManyRefused(ValueError):
+  """More samples are unusable than allowed."""
+
+
 def check_share(
   refusals: Sequence[Refusal], total: int, max_refused: float, setting: str = "data.max_refused"
 ) -> None:
-  """Raises ValueError, listing the first ten, if more than `max_refused` of `total` are refused.
+  """Raises TooManyRefused, which lists ten, if more than `max_refused` of `total` are refused.
 
   Args:
     refusals: samples that cannot be used.
@@ -22,7 +26,7 @@ def check_share(
     return
   listed = "".join(f"\n  {refusal.reason}" for refusal in refusals[:_SHOWN])
   more = len(refusals) - _SHOWN
-  raise ValueError(
+  raise TooManyRefused(
     f"{len(refusals)} of {total} samples cannot be used - {setting}={max_refused:g} "
     f"allows {int(max_refused * total)} - repair them, remove them from the index, or raise "
     f"{setting}:{listed}" + (f"\n  and {more} more" if more > 0 else "")

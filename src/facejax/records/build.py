@@ -12,6 +12,7 @@ A killed build repeats the parts it was working on. Whatever is finished stays.
 import concurrent.futures
 import contextlib
 import dataclasses
+import fcntl
 import json
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from facejax.data.refused import check_share
+from facejax.data.refused import TooManyRefused, check_share
 from facejax.records import builder, manifest
 from facejax.records.spec import SourceSpec
 from facejax.types import Refusal
@@ -58,7 +59,7 @@ def build(source: SourceSpec, out: pathlib.Path, settings: Settings = SETTINGS) 
 
   Raises:
     ValueError: another specification or index than the one that out/NAME was built from, ids that
-      repeat, or more unusable samples than allowed.
+      repeat, more unusable samples than allowed, or another process that builds it.
     FileNotFoundError: an index file.
   """
   builder.opened.cache_clear()  # an index that was edited since is read anew
@@ -72,19 +73,36 @@ def build(source: SourceSpec, out: pathlib.Path, settings: Settings = SETTINGS) 
     shutil.rmtree(work, ignore_errors=True)  # a kill behind the last step leaves it
     return f"{final}: {_told(about)}, already built"
   _check_ids(source, layout)
-  _start(work, identity, source.name, anew)
   spans = [
     (start, min(start + source.part, len(layout))) for start in range(0, len(layout), source.part)
   ]
-  _build_parts(source, work / "parts", spans, settings)
-  about = _finish(source, work, len(spans), identity)
-  if final.exists():
-    os.replace(final, work / "old")
-  os.replace(work / "done", final)
-  shutil.rmtree(work)
+  with _alone(work):
+    _start(work, identity, source.name, anew)
+    _build_parts(source, work / "parts", spans, settings)
+    about = _finish(source, work, len(spans), identity)
+    if final.exists():
+      os.replace(final, work / "old")
+    os.replace(work / "done", final)
+    shutil.rmtree(work)
   with contextlib.suppress(OSError):  # another source is being built
     work.parent.rmdir()
   return f"{final}: {_told(about)}"
+
+
+@contextlib.contextmanager
+def _alone(work: pathlib.Path) -> Iterator[None]:
+  """Keeps others out of a folder; the system ends that with the process, however it ends."""
+  work.mkdir(parents=True, exist_ok=True)
+  handle = os.open(work, os.O_RDONLY)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+  except BlockingIOError as error:
+    raise ValueError(
+      f"{work} is being built by another process - expected one at a time - wait for it, or stop it"
+    ) from error
+  finally:
+    os.close(handle)
 
 
 def _told(about: dict) -> str:
@@ -120,8 +138,9 @@ def _start(work: pathlib.Path, identity: dict, name: str, anew: bool) -> None:
   if path.is_file() and json.loads(path.read_bytes()) != identity:
     if not anew:
       _check_identity(work, json.loads(path.read_bytes()), identity, name)
-    shutil.rmtree(work)
-  work.mkdir(parents=True, exist_ok=True)
+    for folder in work.iterdir():  # the identity last: no part is ever under another one
+      if folder.is_dir():
+        shutil.rmtree(folder)
   manifest.write_text(path, json.dumps(identity, indent=1) + "\n")
 
 
@@ -130,13 +149,23 @@ def _build_parts(
 ) -> None:
   """Builds the parts that are not complete. Raises ValueError at one refusal too many."""
   missing = [i for i in range(len(spans)) if not (_part(folder, i) / _ROWS).is_file()]
-  refused = [r for i in range(len(spans)) if i not in set(missing) for r in _refusals(folder, i)]
+  refused = {i: _refusals(folder, i) for i in range(len(spans)) if i not in set(missing)}
   total, left = spans[-1][1], sum(spans[i][1] - spans[i][0] for i in missing)
   with tqdm(total=total, initial=total - left, desc=source.name, unit=" samples") as progress:
-    for part in _built(source, folder, [(i, spans[i]) for i in missing], settings, progress):
-      refused += _refusals(folder, part)
-      check_share(refused, total, settings.max_refused, "--max-refused")
-  check_share(refused, total, settings.max_refused, "--max-refused")
+    try:
+      _check_refused(refused, total, settings)
+      for part in _built(source, folder, [(i, spans[i]) for i in missing], settings, progress):
+        refused[part] = _refusals(folder, part)
+        _check_refused(refused, total, settings)
+    except TooManyRefused:
+      for part in (part for part, refusals in refused.items() if refusals):
+        (_part(folder, part) / _ROWS).unlink()  # read again when the samples are repaired
+      raise
+
+
+def _check_refused(refused: dict[int, list[Refusal]], total: int, settings: Settings) -> None:
+  listed = [refusal for part in sorted(refused) for refusal in refused[part]]
+  check_share(listed, total, settings.max_refused, "--max-refused")
 
 
 def _built(
