@@ -203,11 +203,11 @@ class _Worker:
 
   def stop(self) -> int | None:
     """Ends the process, whatever it does; gives its exit code."""
-    self._process.join(timeout=0.2 if self._process.is_alive() and not self.jobs else 0.05)
+    self.pipe.close()  # an idle one ends by itself then
+    self._process.join(timeout=0.05 if self.jobs else 1.0)
     if self._process.is_alive():
       self._process.kill()
     self._process.join()
-    self.pipe.close()
     return self._process.exitcode
 
 
