@@ -123,6 +123,22 @@ def test_a_process_that_dies_takes_one_file_with_it(tmp_path):
     assert len(ledger.results) == 7
 
 
+class Stillborn(Count):
+  """Ends the process that it is sent to."""
+
+  def __setstate__(self, state):
+    os._exit(3)
+
+
+def test_processes_that_never_start_are_not_blamed_on_files(tmp_path):
+  """Kills: a million files refused, one process each, where no process can start."""
+  with (
+    Ledger(tmp_path / "ledger.jsonl") as ledger,
+    pytest.raises(RuntimeError, match="3 of 3 processes died before they did anything"),
+  ):
+    run(Stillborn(tmp_path), _all(tmp_path), (), ledger, 2)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_full_disk_ends_the_run_and_blames_no_file(tmp_path, workers):
   """Kills: an error of the machine written down as the file's fault."""

@@ -148,13 +148,16 @@ def test_several_faces_can_be_refused(tmp_path):
 def test_gaps_of_clips_are_filled_and_told(tmp_path):
   """Kills: frames dropped where no face is (T no longer fits the clip), gaps filled in silence."""
   frames = [photo((30 + n, 20, 40)) if n not in (3, 4) else photo() for n in range(10)]
+  frames[6] = photo((36, 20, 40), (100, 50, 30))
   write_clip(tmp_path / "c.mkv", frames)
   index = write_index(tmp_path, [{"video": "c.mkv", "conversations": turns("video")}])
   summary = _extract(index, tmp_path / "out", Settings(crop=False))
   assert summary.left_out == 1  # 150 x 120 is no crop
   summary = _extract(index, tmp_path / "out")
-  assert summary.counts == {"cropped": 1, "frames filled": 1}
-  assert "no face in frames 3, 4, filled" in _report(summary)["notes"][0]["note"]
+  assert summary.counts == {"cropped": 1, "frames filled": 1, "several faces": 1}
+  note = _report(summary)["notes"][0]["note"]
+  assert "no face in frames 3, 4, filled" in note
+  assert "in 1 of 10 frames, one followed (left, top, right, bottom: 30, 20, 70, 60 of" in note
   strict = _extract(index, tmp_path / "out", Settings(max_gap=1))
   assert "2 of 10 frames, 2 of them in a row from frame 3" in str(_report(strict))
 

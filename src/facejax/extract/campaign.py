@@ -9,6 +9,8 @@ decoder that crashes, memory) takes one job with it, which is refused by name in
 again in the next. Anything else, a full disk say, ends the run; what is done stays done.
 """
 
+from __future__ import annotations
+
 import json
 import multiprocessing
 import os
@@ -19,14 +21,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
 from facejax.extract.ledger import Ledger, key_of
-from facejax.types import Kind
+
+if TYPE_CHECKING:  # importing it would bring JAX into each process: a second, and 100 MB
+  from facejax.types import Kind
 
 Result = dict[str, Any]  # JSON; "refused" says why there is nothing else
+_DEATHS = 3  # processes in a row, with none that did anything: then it is not the files' fault
 _AHEAD = 4  # jobs handed out per process, so that none waits for this one
 
 
@@ -78,6 +83,7 @@ def run(
 
   Raises:
     OSError: the disk is full, or the like.
+    RuntimeError: processes die before they do anything.
   """
   jobs = list(dict.fromkeys(jobs))
   contents = ledger.contents([*(path for job in jobs for path in job.files), *carried])
@@ -118,17 +124,28 @@ def _work(
     for key, job in todo:
       yield key, _try(work, key, job), True
     return
+  deaths, lived = 0, False
   while todo:
     suspects: list[tuple[str, Job]] = []
     done = set()
     for key, result in _pooled(work, todo, workers, suspects):
       done.add(key)
+      lived = True
       yield key, result, True
     for key, job in suspects:  # alone, so that the one to blame is known
       blamed: list[tuple[str, Job]] = []
       done.add(key)
-      yield from ((key, result, True) for _, result in _pooled(work, [(key, job)], 1, blamed))
+      for _, result in _pooled(work, [(key, job)], 1, blamed):
+        lived = True
+        yield key, result, True
       if blamed:
+        deaths += 1
+        if deaths == _DEATHS and not lived:
+          raise RuntimeError(
+            f"{deaths} of {deaths} processes died before they did anything - expected them to "
+            "start - try --workers 0; a script of yours must start under `if __name__ == "
+            "'__main__'`"
+          )
         reason = f"{job.files[0]}: the process that worked on it died (a crash, or no memory left)"
         yield key, {"refused": f"{reason} - try it alone, encode it again, or remove it"}, False
     todo = [(key, job) for key, job in todo if key not in done]

@@ -83,18 +83,7 @@ def complete(
     )
   config = LlavaConfig((str(where.source),), where.image_folder, where.video_folder)
   (index,) = llava.read_indexes(config, "the command's INDEX")
-  reads = tuple(name for name in MODALITIES if name != makes)
-  refused: dict[str, str] = {}
-  records: dict[int, Record] = {}
-  jobs: dict[File, Job] = {}
-  for number, raw in enumerate(index.records):
-    name = llava.record_name(index, number)
-    try:
-      record = llava.parse(raw, name, index.folders, reads)
-      jobs.update((file, job_of(file)) for file in record.files if file not in jobs)
-      records[number] = record
-    except ValueError as error:
-      refused[name] = str(error)
+  records, jobs, refused = _jobs(index, makes, job_of)
   where.out.mkdir(parents=True, exist_ok=True)
   carried = [path for file in jobs for path in file[2:] if path is not None]
   with Ledger(where.out / f"{makes}_ledger.jsonl") as ledger:
@@ -122,6 +111,25 @@ def complete(
     written=path,
     report=where.out / f"{makes}_report.json",
   )
+
+
+def _jobs(
+  index: llava.Index, makes: Made, job_of: Callable[[File], Job]
+) -> tuple[dict[int, Record], dict[File, Job], dict[str, str]]:
+  """Samples by their place, the job of each medium, and why other samples have none."""
+  reads = tuple(name for name in MODALITIES if name != makes)
+  records: dict[int, Record] = {}
+  jobs: dict[File, Job] = {}
+  refused: dict[str, str] = {}
+  for number, raw in enumerate(index.records):
+    name = llava.record_name(index, number)
+    try:
+      record = llava.parse(raw, name, index.folders, reads)
+      jobs.update((file, job_of(file)) for file in record.files if file not in jobs)
+      records[number] = record
+    except ValueError as error:
+      refused[name] = str(error)
+  return records, jobs, refused
 
 
 class _New(NamedTuple):

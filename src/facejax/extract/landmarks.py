@@ -171,7 +171,11 @@ class LandmarkWork:
     notes = []
     if track.several:
       result["counts"].append("several faces")
-      notes.append(f"several faces in {track.several} of {total} frames, one followed")
+      box = ", ".join(f"{edge:.0f}" for edge in track.boxes[0])
+      notes.append(
+        f"several faces in {track.several} of {total} frames, one followed (left, top, right, "
+        f"bottom: {box} of {shape[1]}x{shape[0]} px in the first)"
+      )
     if filled := np.flatnonzero(~track.detected).tolist():
       result["counts"].append("frames filled")
       notes.append(f"no face in frames {', '.join(map(str, filled))}, filled from their neighbours")
