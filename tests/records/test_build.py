@@ -1,6 +1,7 @@
 """Building: what is stored is what lay there, restarts, refusals, and every message."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,8 +17,10 @@ import pytest
 import tensorflow_datasets as tfds
 from record_folders import png_bytes, turns, written
 
+from facejax.data import files
 from facejax.data.refused import TooManyRefused
 from facejax.records import build, builder, manifest
+from facejax.records.example import to_example
 from facejax.records.layouts.llava import Llava
 from facejax.records.store import Store
 
@@ -238,6 +241,37 @@ def test_unreadable_samples_are_named_and_counted(folder, tmp_path):
   store = Store(tmp_path / "out" / "faces")
   assert [store.manifest.column("places")[i] for i in range(4)] == [0, 2, 4, 6]
   assert [store.id(i) for i in range(4)] == [store[i].id for i in range(4)]
+
+
+def test_texts_and_files_of_every_kind_are_refused_by_name(folder, tmp_path, monkeypatch):
+  """Kills: a build that dies of one sample's text, label or file permission."""
+  text = (folder / "train.json").read_text()
+  text = text.replace("Answer to image>Age", "Half \\ud83d").replace("Answer to Why", "\\ud800")
+  (folder / "train.json").write_text(text.replace('"score": 0.5', '"score": NaN'))
+  source, real = written(tmp_path / "spec.json"), files.read
+
+  def read(path, *rest):
+    if str(path).endswith("wide.jpg"):
+      raise PermissionError(13, "Permission denied", str(path))
+    return real(path, *rest)
+
+  monkeypatch.setattr(files, "read", read)
+  build.build(source, tmp_path / "out", build.Settings(max_refused=0.5))
+  lines = (tmp_path / "out/faces/refused.jsonl").read_text().splitlines()
+  reasons = [json.loads(line)["reason"] for line in lines]
+  assert len(reasons) == 3
+  assert "sample 'train.json:1 (id 5)': Out of range float values" in reasons[0]
+  assert re.search(r"sample 'train.json:2': .*Permission denied.*wide.jpg' - check", reasons[1])
+  assert r"'train.json:5' has text that is no Unicode: '\ud800' at 0 of" in reasons[2]
+
+
+def test_labels_are_json_values(source):
+  """Kills: a label that comes back as another type, or an error without the sample."""
+  raw = dataclasses.replace(builder.opened(source)[5], labels={"age": {31}})
+  with pytest.raises(
+    ValueError, match=r"'train.json:5': Object of type set is not .*JSON can hold"
+  ):
+    to_example(0, raw)
 
 
 def test_too_many_refusals_stop_the_build(folder, tmp_path):

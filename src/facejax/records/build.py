@@ -253,7 +253,7 @@ def _finish(source: SourceSpec, work: pathlib.Path, parts: int, identity: dict) 
   lengths, size = gather("lengths"), sum(gather("bytes"))
   builder.write_info(done, source, lengths, size)
   refusals = [r for part in range(parts) for r in _refusals(folder, part)]
-  lines = [json.dumps({"id": r.id, "reason": r.reason}, ensure_ascii=False) for r in refusals]
+  lines = [json.dumps({"id": r.id, "reason": r.reason}) for r in refusals]
   manifest.write_text(done / "refused.jsonl", "".join(line + "\n" for line in lines))
   for arrays in opened:
     del arrays["shards"], arrays["refusals"]

@@ -113,6 +113,8 @@ def read(layout: Layout, index: int) -> dict[str, Any] | Refusal:
     return to_example(index, layout[index])
   except ValueError as error:  # MediaError is one
     return Refusal(layout.id(index), str(error))
+  except OSError as error:  # a file without permission, a disk that fails
+    return Refusal(layout.id(index), f"sample {layout.id(index)!r}: {error} - check the file")
 
 
 def _usable(source: SourceSpec, index: int) -> list[tuple[int, dict]]:

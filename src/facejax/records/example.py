@@ -103,23 +103,30 @@ def to_example(index: int, raw: RawSample) -> dict[str, Any]:
       "placeholders or files"
     )
   try:
-    labels = json.dumps(dict(raw.labels), ensure_ascii=False, allow_nan=False)
+    labels = json.dumps(dict(raw.labels), ensure_ascii=False, allow_nan=False).encode()
     media = [_medium(medium) for medium in raw.media]
+    turns = raw.conversation
+    told = {
+      "role": [turn.role.encode() for turn in turns],
+      "text": [turn.text.encode() for turn in turns],
+    }
+    name = raw.id.encode()
+  except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell
+    raise ValueError(
+      f"sample {raw.id!a} has text that is no Unicode: {error.object[error.start]!a} at "
+      f"{error.start} of {error.object[:40]!a} - expected whole characters - repair the text"
+    ) from error
   except TypeError as error:
     raise ValueError(f"sample {raw.id!r}: {error} - expected labels that JSON can hold") from error
   except ValueError as error:
     raise type(error)(f"sample {raw.id!r}: {error}") from error
-  turns = raw.conversation
   return {
     "index": index,
-    "id": raw.id.encode(),
+    "id": name,
     "content": content(raw, [medium["content"] for medium in media]),
-    "labels": labels.encode(),
-    "conversation": {
-      "role": [turn.role.encode() for turn in turns],
-      "text": [turn.text.encode() for turn in turns],
-    },
-    "media": {name: [medium[name] for medium in media] for name in _MEDIUM},
+    "labels": labels,
+    "conversation": told,
+    "media": {key: [medium[key] for medium in media] for key in _MEDIUM},
   }
 
 
