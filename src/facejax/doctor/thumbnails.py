@@ -4,7 +4,7 @@ import base64
 import io
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from facejax.data import media
 from facejax.data.files import Encoded, MediaError, load_array
@@ -39,8 +39,7 @@ def _bytes(stored: Stored) -> Encoded:
 
 def _drawn(piece: Piece, seen: pixels.Seen) -> str:
   frame = seen.pixels[len(seen.pixels) // 2]
-  picture = Image.fromarray(frame)
-  picture.thumbnail((_SIDE, _SIDE))
+  picture = ImageOps.contain(Image.fromarray(frame), (_SIDE, _SIDE))
   for x, y in _points(piece, seen):
     at = (x * picture.width, y * picture.height)
     ImageDraw.Draw(picture).circle(at, 1.2, fill=(255, 40, 40))
