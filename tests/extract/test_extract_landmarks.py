@@ -220,6 +220,15 @@ def test_indexes_that_cannot_be_completed(tmp_path):
   assert summary.left_out == 2 and "'../a.png' is not inside" in str(_report(summary))
 
 
+def test_text_that_is_no_unicode_is_kept(tmp_path):
+  """Kills: hours of work lost to one sample's text when the index is written."""
+  dataset(tmp_path / "in")
+  said = [{"from": "human", "value": "<image>\nÄrger?\ud83d"}, turns("image")[1]]
+  index = write_index(tmp_path / "in", [{"image": "images/one.png", "conversations": said}])
+  summary = _extract(index, tmp_path / "out")
+  assert json.loads(summary.written.read_text())[0]["conversations"] == said
+
+
 def test_media_on_another_disk_are_copied(tmp_path, monkeypatch):
   """Kills: a step that needs hard links."""
 

@@ -258,3 +258,12 @@ def test_command_refuses(tmp_path, capsys, extra, match):
   argv = ["data", "segment", str(write_index(tmp_path, [])), str(tmp_path / "out"), *extra]
   assert cli.main(argv) == 2
   assert match in capsys.readouterr().err
+
+
+def test_command_wants_paths(capsys):
+  """Kills: '' that writes into the working folder, an address taken for a folder's name."""
+  rest = ["--maps", "maps", "--classes", "bisenet"]
+  assert cli.main(["data", "segment", "train.json", "", *rest]) == 2
+  assert "OUT is '' - expected a path" in capsys.readouterr().err
+  assert cli.main(["data", "segment", "gs://b/train.json", "out", *rest]) == 2
+  assert "INDEX is 'gs://b/train.json' - expected" in capsys.readouterr().err

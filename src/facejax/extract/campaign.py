@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from facejax.extract.ledger import Ledger, key_of
 
-if TYPE_CHECKING:  # importing it would bring JAX into each process: a second, and 100 MB
+if TYPE_CHECKING:  # importing it brings JAX, which the processes of light work can do without
   from facejax.types import Kind
 
 Result = dict[str, Any]  # JSON; "refused" says why there is nothing else

@@ -82,6 +82,9 @@ def _segment(args) -> int:
 def _place(args):
   from facejax.extract.dataset import Place
 
+  for name, path in (("INDEX", args.index), ("OUT", args.out)):
+    if not path or "://" in path:
+      raise ValueError(f"{name} is {path!r} - expected a path on this machine, or a mounted one")
   return Place(Path(args.index), Path(args.out), args.image_folder, args.video_folder)
 
 

@@ -97,7 +97,7 @@ def complete(
       continue
     written.append(_rewritten(index.records[number], record, new, makes))
   path = where.out / where.source.name
-  save(path, json.dumps(written, indent=1, ensure_ascii=False).encode())
+  save(path, json.dumps(written, indent=1).encode())  # escaped, as half a surrogate has no UTF-8
   media = {job.files[0]: done.results[job] for job in jobs.values()}
   report = _report(work, index, media, refused)
   save(where.out / f"{makes}_report.json", json.dumps(report, indent=1).encode())
