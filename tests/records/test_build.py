@@ -202,6 +202,19 @@ def test_another_specification_is_refused(built, tmp_path, change, told):
   assert not (tmp_path / "out" / ".building").exists()
 
 
+def test_a_rebuild_replaces_nothing_else(source, built, tmp_path):
+  """Kills: a folder of the user's own deleted; a quarantine that ends in silence."""
+  rebuild = build.Settings(rebuild=("faces",))
+  (built / "quarantine.jsonl").write_text("")
+  assert build.build(source, tmp_path / "out", rebuild).endswith("is gone, run facejax data check")
+  own = tmp_path / "mine" / "faces"
+  own.mkdir(parents=True)
+  (own / "thesis.txt").write_text("x")
+  with pytest.raises(FileNotFoundError, match=r"mine/faces is no built source"):
+    build.build(source, tmp_path / "mine", rebuild)
+  assert (own / "thesis.txt").exists()
+
+
 def test_another_index_is_refused_while_building(folder, source, tmp_path, monkeypatch):
   """Kills: parts of two indexes in one dataset."""
   with monkeypatch.context() as patch:

@@ -29,6 +29,7 @@ from facejax.records.spec import SourceSpec
 from facejax.types import Refusal
 
 _ROWS = "rows.npz"
+QUARANTINE = "quarantine.jsonl"  # ids that training leaves out; see store.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +61,19 @@ def build(source: SourceSpec, out: pathlib.Path, settings: Settings = SETTINGS) 
   Raises:
     ValueError: another specification or index than the one that out/NAME was built from, ids that
       repeat, more unusable samples than allowed, or another process that builds it.
-    FileNotFoundError: an index file.
+    FileNotFoundError: an index file, or out/NAME is a folder that was not built.
   """
   builder.opened.cache_clear()  # an index that was edited since is read anew
   layout = builder.opened(source)
   identity = source.identity(layout.digest())
   final, work = out / source.name, out / ".building" / source.name
-  anew = source.name in settings.rebuild
-  if final.exists() and not anew:
-    about = manifest.Manifest(final / "manifest").about
-    _check_identity(final, about["identity"], identity, source.name)
-    shutil.rmtree(work, ignore_errors=True)  # a kill behind the last step leaves it
-    return f"{final}: {_told(about)}, already built"
+  anew, quarantined = source.name in settings.rebuild, (final / QUARANTINE).exists()
+  if final.exists():
+    about = manifest.Manifest(final / "manifest").about  # no other folder is ever replaced
+    if not anew:
+      _check_identity(final, about["identity"], identity, source.name)
+      shutil.rmtree(work, ignore_errors=True)  # a kill behind the last step leaves it
+      return f"{final}: {_told(about)}, already built"
   _check_ids(source, layout)
   spans = [
     (start, min(start + source.part, len(layout))) for start in range(0, len(layout), source.part)
@@ -86,7 +88,8 @@ def build(source: SourceSpec, out: pathlib.Path, settings: Settings = SETTINGS) 
     shutil.rmtree(work)
   with contextlib.suppress(OSError):  # another source is being built
     work.parent.rmdir()
-  return f"{final}: {_told(about)}"
+  gone = "; its quarantine list is gone, run facejax data check" if quarantined else ""
+  return f"{final}: {_told(about)}{gone}"
 
 
 @contextlib.contextmanager

@@ -16,13 +16,12 @@ from jaxtyping import Int
 from facejax.data.refused import check_share
 from facejax.data.rows import KINDS, Outline, RowFormat
 from facejax.records import count
+from facejax.records.build import QUARANTINE
 from facejax.records.example import from_example
 from facejax.records.manifest import Manifest
 from facejax.records.raw import RawMedium, RawSample, decode
 from facejax.records.shards import Shards
 from facejax.types import Refusal, Sample
-
-QUARANTINE = "quarantine.jsonl"
 
 
 class Store:
