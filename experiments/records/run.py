@@ -19,6 +19,7 @@ import tempfile
 import time
 
 import numpy as np
+import order
 from PIL import Image
 
 from facejax import config_io
@@ -188,6 +189,7 @@ def main() -> None:
     result = measure_build(source, out, args.workers)
     result |= measure_count(folder, form, args.workers)
     result |= measure_open(folder, form) | measure_read(folder)
+    result |= order.measure_rows(folder) | order.measure_start(folder)
   finally:
     if not args.keep:
       shutil.rmtree(out, ignore_errors=True)

@@ -1,12 +1,13 @@
 """The order of samples: any row alone, everything once a pass, nothing above a row's capacity."""
 
 import collections
+import math
 
 import numpy as np
 import pytest
 
 from facejax.data import order
-from facejax.data.order import Order
+from facejax.data.order import Order, permuted
 
 CAPACITY = (100, 3, 1)
 
@@ -80,6 +81,24 @@ def test_apportion(weights, total):
   assert sum(counts) == max(total, len(weights)) and min(counts) >= 1
   exact = np.array(weights) / sum(weights) * total
   assert np.abs(counts - exact).max() <= 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 63, 64, 65, 1000])
+def test_permuted_is_a_permutation_for_every_key(n):
+  # kills: a walk that ends outside or comes twice to one place; a key that is ignored
+  found = {tuple(permuted(i, n, ("key", k)) for i in range(n)) for k in range(20)}
+  assert all(sorted(places) == list(range(n)) for places in found)
+  assert len(found) == 20 or len(found) <= math.factorial(n) < 50
+  assert n == 1 or len(found) > 1
+
+
+def test_all_permutations_come_equally_often():
+  # kills: too few rounds or bits (four rounds on two bits: chi-square 40 a degree of freedom)
+  counts = collections.Counter(
+    tuple(permuted(i, 4, (k, "x")) for i in range(4)) for k in range(6000)
+  )
+  chi = sum((count - 250) ** 2 / 250 for count in counts.values())
+  assert len(counts) == 24 and chi / 23 < 2.2  # 23 degrees: 2.2 is passed by chance once in 1000
 
 
 def reference_pack(items, capacity):

@@ -18,6 +18,7 @@ those of its own tokenizer, with the cut before an answer that LLaMA-Factory mak
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -265,10 +266,9 @@ class _Row:
     self.frames: int = frames
     self.sample = sample
     self.media = 0  # Media consumed so far.
-    self.seen = 0  # Visual tokens written so far.
     self.tokens: list[int] = []
-    self.supervised: list[bool] = []
-    self.visual: list[int] = []
+    self.supervised: list[slice] = []
+    self.visual: list[slice] = []
     self._text = ""  # Not yet tokenised.
     # Right after </s> the dummy prefix is taken away again: "USER:", not " USER:".
     self._dummy_prefix = True
@@ -302,11 +302,16 @@ class _Row:
         f"sample {self.sample!r}: {len(self.visual_lengths)} media but {self.media} placeholders - "
         "each medium needs its own <image> or <video> in a question - add them or drop the media"
       )
-    return Encoded(
-      np.array(self.tokens, np.int32),
-      np.array(self.supervised, bool),
-      np.array(self.visual, np.int32),
-    )
+    supervised = np.zeros(len(self.tokens), bool)
+    visual = np.full(len(self.tokens), -1, np.int32)
+    for span in self.supervised:
+      supervised[span] = True
+    seen = 0
+    for span in self.visual:
+      count = span.stop - span.start
+      visual[span] = np.arange(seen, seen + count)
+      seen += count
+    return Encoded(np.array(self.tokens, np.int32), supervised, visual)
 
   def _medium(self, placeholder: str, turn: int) -> None:
     if self.media == len(self.visual_lengths):
@@ -343,19 +348,27 @@ class _Row:
 
   def _see(self, count: int) -> None:
     self._flush()
-    self.tokens += [self.tokenizer.pad_id] * count
-    self.supervised += [False] * count
-    self.visual += range(self.seen, self.seen + count)
-    self.seen += count
+    self.visual.append(self._append([self.tokenizer.pad_id] * count))
     self._dummy_prefix = True
 
   def _flush(self, supervised: bool = False) -> None:
     if self._text:
-      ids = self.tokenizer.encode(self._text, dummy_prefix=self._dummy_prefix)
-      self._write(ids, supervised)
+      encode = self.tokenizer.encode if supervised else functools.partial(_known, self.tokenizer)
+      self._write(encode(self._text, dummy_prefix=self._dummy_prefix), supervised)
       self._text, self._dummy_prefix = "", True
 
-  def _write(self, ids: list[int], supervised: bool) -> None:
+  def _write(self, ids: Sequence[int], supervised: bool) -> None:
+    span = self._append(ids)
+    if supervised:
+      self.supervised.append(span)
+
+  def _append(self, ids: Sequence[int]) -> slice:
+    start = len(self.tokens)
     self.tokens += ids
-    self.supervised += [supervised] * len(ids)
-    self.visual += [-1] * len(ids)
+    return slice(start, len(self.tokens))
+
+
+@functools.lru_cache(maxsize=4096)  # Some 2 MB; every answer is another text, questions recur.
+def _known(tokenizer: TextTokenizer, text: str, dummy_prefix: bool) -> tuple[int, ...]:
+  """Ids of a text that many samples share: the template's, with a question."""
+  return tuple(tokenizer.encode(text, dummy_prefix=dummy_prefix))

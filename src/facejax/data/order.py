@@ -21,7 +21,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
@@ -85,19 +84,20 @@ class Order:
       strata += _cut(k, np.asarray(size), count)
     self._plan = pack(np.stack([s.largest for s in strata]), capacity)
     self.rows, self.samples = len(self._plan), len(strata)
-    self._sources = [s.source for s in strata]
-    self._draws = [
-      grain.MapDataset.source(s.members).shuffle(_seed(seed, "stratum", i)).repeat()
-      for i, s in enumerate(strata)
-    ]
-    self._rows = grain.MapDataset.range(self.rows).shuffle(_seed(seed, "rows")).repeat()
+    self._strata = strata
+    self._seed = seed
 
   def row(self, row: int) -> list[Placed]:
     """The samples of a row in the order in which they stand."""
-    window = row // self.rows
-    return [
-      Placed(self._sources[s], int(self._draws[s][window])) for s in self._plan[self._rows[row]]
-    ]
+    window, place = divmod(row, self.rows)
+    place = permuted(place, self.rows, (self._seed, "rows", window))
+    return [self._drawn(stratum, window) for stratum in self._plan[place]]
+
+  def _drawn(self, stratum: int, window: int) -> Placed:
+    source, members, _ = self._strata[stratum]
+    epoch, place = divmod(window, len(members))
+    place = permuted(place, len(members), (self._seed, stratum, epoch))
+    return Placed(source, int(members[place]))
 
 
 def apportion(weights: Sequence[float], total: int) -> list[int]:
@@ -155,6 +155,33 @@ def _cut(source: int, sizes: np.ndarray, count: int) -> list[_Stratum]:
   return strata
 
 
-def _seed(*parts: object) -> int:
-  """A 32-bit seed of its own for every use."""
-  return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")
+# Six rounds on halves of three bits at least: then even the 2, 24 and 120 permutations of 2, 4 and
+# 5 come equally often (chi-square 0.8 to 2.9 a degree of freedom over 12,000 keys). With four
+# rounds on two bits it is 40 to 170.
+_ROUNDS = 6
+_LEAST = 3
+_WORD = (1 << 64) - 1
+
+
+def permuted(place: int, n: int, key: object) -> int:
+  """Where a pseudorandom permutation of range(n) sends `place`; another one for every key.
+
+  A Feistel network on the next power of four, walked until it is inside (ours): O(1) in n, where
+  drawing the permutation is O(n). Grain's shuffle works on blocks of 16 bits at least, which takes
+  milliseconds for the few members of a stratum.
+  """
+  if n == 1:
+    return 0
+  half = max(((n - 1).bit_length() + 1) // 2, _LEAST)
+  mask = (1 << half) - 1
+  digest = hashlib.sha512(repr(key).encode()).digest()
+  keys = [int.from_bytes(digest[8 * r : 8 * r + 8], "little") for r in range(_ROUNDS)]
+  while True:
+    left, right = place >> half, place & mask
+    for word in keys:
+      mixed = ((right ^ word) * 0x9E3779B97F4A7C15) & _WORD
+      mixed = ((mixed ^ (mixed >> 32)) * 0xD6E8FEB86659FD93) & _WORD
+      left, right = right, left ^ ((mixed >> 32) & mask)
+    place = left << half | right
+    if place < n:
+      return place

@@ -29,6 +29,10 @@ _MARKER = "\u2581"  # SentencePiece writes a space as this character.
 class TextTokenizer(Protocol):
   """What data, generation and checkpoints ask of a tokenizer; picklable."""
 
+  def __hash__(self) -> int:
+    """Equal where ids are equal: ids of questions are remembered."""
+    ...
+
   @property
   def pad_id(self) -> int:
     """Id at padding and where a visual token stands."""
