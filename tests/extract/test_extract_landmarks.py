@@ -42,7 +42,7 @@ def _report(summary):
   return json.loads(summary.report.read_text())
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_index_is_completed(tmp_path, workers):
   """Kills: samples dropped, reordered or renamed, points of another face, crops of another size."""
   index = dataset(tmp_path / "in")

@@ -76,7 +76,9 @@ def _check(summary, table):
   return entry["reason"]
 
 
-@pytest.mark.parametrize(("kind", "workers"), [("onnx", 0), ("onnx", 2), ("tflite", 0)])
+@pytest.mark.parametrize(
+  ("kind", "workers"), [("onnx", 0), pytest.param("onnx", 2, marks=pytest.mark.slow), ("tflite", 0)]
+)
 def test_parser_runs_over_an_index(tmp_path, kind, workers):
   """Kills: maps of other media, frames lost or swapped, landmarks lost, nobody's picture kept."""
   pytest.importorskip("onnxruntime")
