@@ -52,6 +52,26 @@ def test_training_ids_and_labels_equal_the_official_code(tokenizer, case):
     assert labels == case["labels"]
 
 
+def test_questions_are_tokenised_once(tokenizer, monkeypatch):
+  """Kills: ids remembered for another tokenizer, or for the start of a turn elsewhere; a list that
+  a caller can change; answers that push questions out."""
+  seen = []
+  encode = type(tokenizer).encode
+  spy = lambda self, text, **how: seen.append(text) or encode(self, text, **how)
+  monkeypatch.setattr(type(tokenizer), "encode", spy)
+  turns = [Turn("human", "Who is there, to be asked once?"), Turn("gpt", "Nobody.")] * 2
+  first = chat.encode(turns, tokenizer, chat.VICUNA)
+  asked = [text for text in seen if "asked once" in text]
+  assert len(asked) == 2  # behind the system text, and behind an answer
+  again = chat.encode(turns, tokenizer, chat.VICUNA)
+  assert seen[-2:] == ["Nobody."] * 2 and len(seen) == len(asked) + 4
+  np.testing.assert_array_equal(first.tokens, again.tokens)
+  legacy = dataclasses.replace(tokenizer, legacy=True)
+  other = chat.encode(turns, legacy, chat.VICUNA)
+  assert other.tokens.tolist() != first.tokens.tolist()
+  np.testing.assert_array_equal(chat.encode(turns, tokenizer, chat.VICUNA).tokens, first.tokens)
+
+
 def test_a_legacy_tokenizer_keeps_the_space_after_an_answer(tokenizer):
   """Kills: the legacy flag ignored, or applied to the first turn too."""
   (case,) = [case for case in CASES["samples"] if "legacy" in case]
