@@ -121,7 +121,7 @@ def test_types_of_fields(tmp_path):
   case = one(tmp_path, conversations=turns)
   assert kinds(case) == ["field_type"] * 2 and case.turns == (Turn("human", "Who?"),)
   assert "turn 2 is 3 -" in case.notes[1].message
-  assert one(tmp_path, conversations={}).readable is False
+  assert one(tmp_path, conversations={}).turns is None and one(tmp_path).turns
   assert "'image' holds 7" in one(tmp_path, image=7).notes[0].message
   case = one(tmp_path, image=["a.png", None])
   assert kinds(case) == ["field_type"] and [piece.file.name for piece in case.media] == ["a.png"]

@@ -95,6 +95,14 @@ def test_a_sample_gets_all_its_findings(form):
   }
 
 
+def test_media_are_looked_at_without_a_conversation(form):
+  """Kills: a missing conversation that hides a broken picture, or adds findings about itself."""
+  media = (Piece("image", Stored("a.png", data=b"x")),)
+  seen = examined(form, None, media)
+  assert [f.kind for f in seen.findings] == ["undecodable"]
+  assert (seen.text_tokens, seen.sample, seen.answers) == (-1, b"", b"")
+
+
 def test_what_is_not_read_is_a_warning():
   """Kills: a broken class map that quarantines a sample for a model without maps."""
   data = DataConfig(row_length=704, modalities=("landmarks",))

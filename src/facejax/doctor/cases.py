@@ -43,7 +43,8 @@ class Case:
 
   Attributes:
     id: what people call it.
-    turns: of its conversation; those that are no turns are left out and noted.
+    turns: of its conversation; those that are no turns are left out and noted. None: there is no
+      conversation to look at.
     media: in the order of their placeholders.
     labels: what its source says of it.
     split: of the data: "train", "test", ...
@@ -53,7 +54,7 @@ class Case:
   """
 
   id: str
-  turns: tuple[Turn, ...] = ()
+  turns: tuple[Turn, ...] | None = ()
   media: tuple[Piece, ...] = ()
   labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   split: str = "train"

@@ -131,15 +131,19 @@ def examine(
   if not case.readable:
     found = judged(case.id, notes, levels)
     return Examined(case.id, case.own_id, case.split, found, [], 0, -1, 0, b"", b"")
-  notes += conversation.check(case.turns, form.template)
+  turns = case.turns or ()
+  if case.turns is not None:
+    notes += conversation.check(turns, form.template)
   notes += labels.check(case.labels)
   look = _Look(form, detector, skip or {}, at, notes)
   seen = [look.piece(piece) for piece in case.media]
-  text_tokens, visual_tokens = lay_out(case, seen, form, notes)
-  answers = "\n".join(turn.text for turn in case.turns if turn.role == "gpt")
+  text_tokens, visual_tokens = -1, 0
+  if case.turns is not None:
+    text_tokens, visual_tokens = lay_out(case, seen, form, notes)
+  answers = "\n".join(turn.text for turn in turns if turn.role == "gpt")
   decoded = [fact.pixels for fact in look.facts]
-  whole = all(decoded) and len(decoded) == len(case.media)
-  said = [f"{turn.role}\0{turn.text}" for turn in case.turns]
+  whole = case.turns is not None and all(decoded) and len(decoded) == len(case.media)
+  said = [f"{turn.role}\0{turn.text}" for turn in turns]
   return Examined(
     case.id,
     case.own_id,

@@ -10,6 +10,7 @@ from facejax.data.rows import KINDS, Outline, RowFormat, placeholders, slots
 from facejax.doctor.cases import Case, Piece
 from facejax.doctor.findings import Note
 from facejax.doctor.pixels import Seen
+from facejax.types import Turn
 
 _UNKNOWN = 0.01  # share of a text's tokens from which the tokenizer does not know it (our choice)
 _SPELLED = 1.5  # tokens a character: above it, a text is spelled out byte by byte
@@ -20,7 +21,8 @@ def lay_out(
   case: Case, seen: Sequence[Seen | None], form: RowFormat, notes: list[Note]
 ) -> tuple[int, int]:
   """(text, visual) tokens as training counts them; (-1, 0) where it would not get so far."""
-  asked, kinds = placeholders(case.turns), [piece.kind for piece in case.media]
+  turns = case.turns or ()
+  asked, kinds = placeholders(turns), [piece.kind for piece in case.media]
   if asked != kinds:
     notes.append(
       Note(
@@ -35,7 +37,7 @@ def lay_out(
   lengths = [form.count(outline) for outline in outlines]
   try:
     encoded = chat.encode(
-      case.turns,
+      turns,
       form.tokenizer,
       form.template,
       lengths,
@@ -49,7 +51,7 @@ def lay_out(
     return -1, 0
   visual = int((encoded.visual >= 0).sum())
   _fit(len(encoded), visual, outlines, form, notes)
-  _known(case, encoded, form, notes)
+  _known(turns, encoded, form, notes)
   return len(encoded) - visual, visual
 
 
@@ -89,9 +91,11 @@ def _fit(
       )
 
 
-def _known(case: Case, encoded: chat.Encoded, form: RowFormat, notes: list[Note]) -> None:
+def _known(
+  turns: Sequence[Turn], encoded: chat.Encoded, form: RowFormat, notes: list[Note]
+) -> None:
   """Whether the tokenizer knows the text."""
-  text = re.sub("<image>|<video>", "", "".join(turn.text for turn in case.turns))
+  text = re.sub("<image>|<video>", "", "".join(turn.text for turn in turns))
   ids = encoded.tokens[encoded.visual < 0]
   unknown = float(np.mean(ids == form.tokenizer.pad_id)) if len(ids) else 0.0
   spelled = len(form.tokenizer.encode(text)) / max(len(text), 1)

@@ -152,7 +152,7 @@ class IndexReader:
       return Case(name, split=self._split, notes=tuple(notes), readable=False)
     own = str(raw["id"]) if "id" in raw else ""
     turns = _turns(raw, notes)
-    media = self._media(raw, turns, notes)
+    media = self._media(raw, turns or (), notes)
     split = raw.get("split")
     return Case(
       id=f"{name} (id {own})" if own else name,
@@ -162,7 +162,6 @@ class IndexReader:
       split=split if isinstance(split, str) and split else self._split,
       own_id=own,
       notes=tuple(notes),
-      readable=isinstance(raw.get("conversations"), list),
     )
 
   def _media(self, raw: dict, turns: tuple[Turn, ...], notes: list[Note]) -> tuple[Piece, ...]:
@@ -247,8 +246,8 @@ def _loaded(payload: bytes, notes: list[Note]) -> Any:
   return raw
 
 
-def _turns(raw: dict, notes: list[Note]) -> tuple[Turn, ...]:
-  """The conversation's turns, as far as they are such."""
+def _turns(raw: dict, notes: list[Note]) -> tuple[Turn, ...] | None:
+  """The conversation's turns, as far as they are such; None if there is no list of them."""
   turns = raw.get("conversations")
   if not isinstance(turns, list):
     notes.append(
@@ -258,7 +257,7 @@ def _turns(raw: dict, notes: list[Note]) -> tuple[Turn, ...]:
         '{"from": ..., "value": ...} - add it',
       )
     )
-    return ()
+    return None
   good = []
   for i, turn in enumerate(turns):
     if isinstance(turn, dict) and all(isinstance(turn.get(k), str) for k in ("from", "value")):

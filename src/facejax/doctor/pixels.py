@@ -56,37 +56,8 @@ def look(kind: Kind, file: Encoded, frames: int, notes: list[Note]) -> Seen | No
     frames: taken from a clip.
     notes: what is wrong is added here.
   """
-  found, said = signature.of(file.data), signature.said(file.name)
-  pictures, clips = signature.PICTURES, signature.CLIPS
-  wanted, others = (pictures, clips) if kind == "image" else (clips, pictures)
-  if found in signature.STAND_INS:
-    notes.append(
-      Note(
-        "stand_in_file",
-        f"{file}: {len(file.data)} bytes, {signature.STAND_INS[found]} - expected a "
-        f"{_noun(kind)} - fetch the file itself (git lfs pull, or the download that failed)",
-        file.name,
-      )
-    )
+  if not _is_medium(kind, file, notes):
     return None
-  if found in others:
-    notes.append(
-      Note(
-        "wrong_kind",
-        f"{file} is a {found} file - expected a {_noun(kind)}, one of {', '.join(wanted)} - name "
-        "it in the other field",
-        file.name,
-      )
-    )
-    return None
-  if found and said and found != said:
-    notes.append(
-      Note(
-        "wrong_suffix",
-        f"{file} is a {found} file - expected {said} by its suffix - rename it",
-        file.name,
-      )
-    )
   try:
     seen = _picture(file, notes) if kind == "image" else _clip(file, frames, notes)
   except MediaError as error:
@@ -104,6 +75,42 @@ def look(kind: Kind, file: Encoded, frames: int, notes: list[Note]) -> Seen | No
     )
   _shape(file, seen, notes)
   return seen
+
+
+def _is_medium(kind: Kind, file: Encoded, notes: list[Note]) -> bool:
+  """Whether the first bytes are worth decoding; compares them with the suffix."""
+  found, said = signature.of(file.data), signature.said(file.name)
+  pictures, clips = signature.PICTURES, signature.CLIPS
+  wanted, others = (pictures, clips) if kind == "image" else (clips, pictures)
+  if found in signature.STAND_INS:
+    notes.append(
+      Note(
+        "stand_in_file",
+        f"{file}: {len(file.data)} bytes, {signature.STAND_INS[found]} - expected a "
+        f"{_noun(kind)} - fetch the file itself (git lfs pull, or the download that failed)",
+        file.name,
+      )
+    )
+    return False
+  if found in others:
+    notes.append(
+      Note(
+        "wrong_kind",
+        f"{file} is a {found} file - expected a {_noun(kind)}, one of {', '.join(wanted)} - name "
+        "it in the other field",
+        file.name,
+      )
+    )
+    return False
+  if found and said and found != said:
+    notes.append(
+      Note(
+        "wrong_suffix",
+        f"{file} is a {found} file - expected {said} by its suffix - rename it",
+        file.name,
+      )
+    )
+  return True
 
 
 def _noun(kind: Kind) -> str:
