@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from facejax.data import h264
+from facejax.data import h264, jpeg
 from facejax.data.files import (
   LIMITS,
   File,
@@ -102,8 +102,11 @@ def decode_image(
   try:
     with Image.open(io.BytesIO(data), formats=IMAGES) as image:
       check_pixels(name, *image.size, limits)
-      image.load()
-      return _rgb(ImageOps.exif_transpose(image), name)
+      pixels = jpeg.rgb(image, data)
+      if pixels is None:
+        image.load()
+        pixels = _rgb(ImageOps.exif_transpose(image), name)
+      return pixels
   except MediaError:
     raise
   # On damaged files Pillow raises OSError, SyntaxError, struct.error, OverflowError and others.
@@ -219,12 +222,8 @@ def _upright() -> Callable[[Any], UInt8[np.ndarray, "Y X 3"]]:
   from av.video.reformatter import VideoReformatter
 
   reformat = VideoReformatter().reformat
-
-  def upright(frame) -> UInt8[np.ndarray, "Y X 3"]:
-    pixels = reformat(frame, format="rgb24").to_ndarray()
-    return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90)))
-
-  return upright
+  turned = lambda frame, rgb: np.ascontiguousarray(np.rot90(rgb, k=round(frame.rotation / 90)))
+  return lambda frame: turned(frame, reformat(frame, format="rgb24").to_ndarray())
 
 
 def _decode(path, wanted: set[int], limits: MediaLimits) -> tuple[int, dict[int, np.ndarray]]:
