@@ -3,7 +3,7 @@
     python experiments/annotate/run.py --json experiments/annotate/result.json
 
 Pictures of noise with FairFace labels are annotated at an endpoint of which 30 % of the requests
-fail, and the run is killed twice with SIGKILL at random moments. Exit status 1 if a check fails.
+fail, and the run is killed with SIGKILL at random moments. Exit status 1 if a check fails.
 """
 
 import argparse
@@ -137,7 +137,8 @@ def measure(args: argparse.Namespace, folder: pathlib.Path, items: int, honours:
   """One campaign."""
   write_items(folder, items)
   random.seed(args.seed)
-  moments = [random.uniform(0.1, 0.5), random.uniform(0.55, 0.9)]
+  # One in each stretch of the work, so that all of them happen before it is done.
+  moments = [(k + random.uniform(0.1, 0.9)) / args.kills * 0.95 for k in range(args.kills)]
   with serving(args, honours) as url:
     began = time.monotonic()
     killed = campaign(folder, url, honours, moments)
@@ -172,6 +173,7 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--json", type=pathlib.Path, help="write the figures here")
   parser.add_argument("--items", type=int, default=1000, help="pictures; default: %(default)s")
+  parser.add_argument("--kills", type=int, default=2, help="default: %(default)s")
   parser.add_argument("--faults", type=float, default=0.3, help="share of requests")
   parser.add_argument("--bad-answers", type=float, default=0.1, help="share of answers")
   parser.add_argument("--seed", type=int, default=0)

@@ -154,7 +154,7 @@ def test_killed_twice(tmp_path, honours):
   spec = importlib.util.spec_from_file_location("run", ROOT / "experiments/annotate/run.py")
   experiment = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(experiment)
-  args = SimpleNamespace(faults=0.3, bad_answers=0.1, seed=4)
+  args = SimpleNamespace(kills=2, faults=0.3, bad_answers=0.1, seed=4)
   result = experiment.measure(args, tmp_path / "a", 4, honours)
   assert result["checks"] and all(result["checks"].values()), result["checks"]
   assert result["report"]["runs"] == 3
