@@ -154,7 +154,9 @@ def build(
     if not any(words in str(error) for words in ("No examples were yielded", "Not a single")):
       raise
     return Part([], [], [], _refused(source, range(*span)))
-  rows, refusals = builder.rows, builder.refusals
+  # TFDS caches each builder for good (its `info` property), and a million rows are a gigabyte.
+  rows, builder.rows = builder.rows, []
+  refusals = builder.refusals
   if beam is not None:
     rows = [row_of(example) for example in builder.as_data_source(SPLIT)]
     refusals = _refused(source, sorted(set(range(*span)) - {row.place for row in rows}))
