@@ -1,5 +1,6 @@
 """A whole sample: all that is wrong with it, counted as training counts."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +47,17 @@ def test_tokens_are_those_of_training(form):
   assert len(seen.facts) == 1 and seen.size == len(picture(FACE.image)) and seen.sample
 
 
-@pytest.mark.parametrize("words, over", [(900, True), (30, False)])
-def test_the_longest_is_training_s(form, words, over):
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_longest_is_training_s(form, over):
   """Kills: a limit other than the one that training refuses by."""
-  turns = (TURNS[0], Turn("gpt", "mouth " * words + "."))
+  length = len(form.text("s1", TURNS, [Outline("image")]))
+  form = dataclasses.replace(form, length=length - over)
   if over:
-    with pytest.raises(ValueError, match="tokens"):
-      form.text("s1", turns, [Outline("image")])
-  assert found(form, turns) == ({"too_long"} if over else set())
+    with pytest.raises(ValueError, match=f"takes {length} tokens"):
+      form.text("s1", TURNS, [Outline("image")])
+  seen = examined(form)
+  assert {f.kind for f in seen.findings} == ({"too_long"} if over else set())
+  assert seen.text_tokens + seen.visual_tokens == length
 
 
 def test_what_the_row_has_no_room_for(form):

@@ -135,7 +135,7 @@ def _check_points(file: Encoded, points: np.ndarray, notes: list[Note], mild: bo
     return
   middle = points.mean(axis=0)
   across, down = middle[_MOUTH].mean(axis=0) - middle[_EYES].mean(axis=0)
-  if down <= 0 or abs(across) > 2 * down:
+  if abs(across) > 2 * down:  # below zero, too: upside down
     notes.append(
       Note(
         "landmarks_turned",
