@@ -141,6 +141,49 @@ def test_pictures_equal_pillow_bit_for_bit(policy, shape, size, tall):
     np.testing.assert_allclose(got, expected, rtol=0, atol=5e-5)
 
 
+def _drawings(y, x):
+  """Noise; cells, stripes and black and white, where many sums are halves; a slope."""
+  noise = np.random.default_rng(0).integers(0, 256, (y, x, 3), np.uint8)
+  rows, columns = np.mgrid[:y, :x]
+  yield noise
+  yield np.repeat(np.repeat(noise[::8, ::8], 8, 0), 8, 1)[:y, :x]
+  yield np.repeat((((rows + columns) % 2) * 255)[..., None], 3, -1).astype(np.uint8)
+  yield np.stack([rows % 2, columns % 2 + 7, (rows + columns) % 256], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape,size", [((128, 128), 112), ((64, 64), 48), ((150, 98), 70)])
+def test_what_float32_cannot_round_is_computed_again(shape, size):
+  """Kills: rounding of float32 sums, a bound that is too small, a place that is off."""
+  for image in _drawings(*shape):
+    exact = resize.resample_image(image, size, "stretch")
+    got = resize.resize_image(image, size, "stretch")
+    np.testing.assert_array_equal(got, exact.round().clip(0, 255))
+
+
+@pytest.mark.parametrize("shape,tall", [((96, 96), False), ((150, 98), True)])
+def test_values_in_doubt(shape, tall):
+  """Kills: `_settle` that does nothing or takes another pixel, and a bound that errors exceed."""
+  size, (y, x) = 70, shape
+  image = np.random.default_rng(0).integers(0, 256, (y, x, 3), np.uint8)
+  exact = resize.resample_image(image, size, "stretch")
+  taps = [resize._cubic_taps(n, 0, n, size) for n in shape]
+  quick = [resize._cubic_taps(n, 0, n, size, np.float32) for n in shape]
+  fill = resize._down_first if tall else resize._across_first
+  single = np.empty((size, size, 3), np.float32)
+  fill(image, *quick, single)
+  within = resize._ROUNDING * (sum(axis.most for axis in taps) + 4)
+  assert 0 < np.abs(single - exact).max() < within < 1e-3
+  out = np.empty((size, size, 3), np.uint8)
+  near = fill(image, *quick, out, 0.01)
+  expected = np.argwhere(np.abs(single - single.round()) > 0.49)
+  assert sorted(map(tuple, near.T)) == sorted(map(tuple, expected)) and len(expected) > 100
+  out[...] = 77
+  resize._settle(image, tuple(taps), tall, near, out)
+  settled = np.full_like(out, 77)
+  settled[tuple(near)] = exact.round().clip(0, 255)[tuple(near)]
+  np.testing.assert_array_equal(out, settled)
+
+
 @pytest.mark.parametrize("policy", resize.POLICIES)
 @pytest.mark.parametrize("shape", [(20, 31), (29, 18)])
 @pytest.mark.parametrize("size", [14, 33])

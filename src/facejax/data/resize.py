@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 PAD_COLOUR = (122, 116, 104)  # The mean pixel of CLIP's training pictures, as in Face-LLaVA.
 POLICIES = ("pad", "crop", "stretch")
-_BLOCK = 32  # lines or columns resized at a time: what is in between stays in the cache
+_STRIP = 64  # columns that are turned at a time
+_BLOCK = 56  # lines or columns resized at a time: what is in between stays in the cache
 
 
 def resize(
@@ -96,25 +97,73 @@ def _cubic(
   (y, x), (rows, columns) = image.shape[:2], out.shape[:2]
   if not antialias:
     lines = _four_taps(image.astype(np.float32), top, height, rows)
-    _put(out, _four_taps(lines.swapaxes(0, 1), left, width, columns).swapaxes(0, 1))
+    _put(out, _four_taps(lines.swapaxes(0, 1), left, width, columns).swapaxes(0, 1), 0)
     return out
-  down, across = _cubic_taps(y, top, height, rows), _cubic_taps(x, left, width, columns)
   # Pillow 13's order: fewer sums where a picture is tall (Pillow 12 always began with the lines).
   # What is done first is rounded to float32: the other order is up to 3e-5 grey levels away.
-  if y > rows and y - rows > 2 * (x - columns):
-    _down_first(image, down, across, out)
-  else:
-    _across_first(image, down, across, out)
+  tall = y > rows and y - rows > 2 * (x - columns)
+  fill = _down_first if tall else _across_first
+  axes = (y, top, height, rows), (x, left, width, columns)
+  down, across = (_cubic_taps(*axis) for axis in axes)
+  if out.dtype == np.uint8 and down.most + across.most <= _FEW:
+    quick_down, quick_across = (_cubic_taps(*axis, np.float32) for axis in axes)
+    within = _ROUNDING * (down.most + across.most + 4)
+    doubtful = fill(image, quick_down, quick_across, out, within)
+    if doubtful.shape[1] < _MANY * out.size:
+      _settle(image, (down, across), tall, doubtful, out)
+      return out
+  fill(image, down, across, out)
   return out
 
 
-def _put(out: np.ndarray, values: Float[np.ndarray, "*n"]) -> None:
-  """Stores float32 values, in uint8 rounded and clamped."""
+_FEW = 20  # terms of both axes; for more, float32 leaves too many values in doubt
+_MANY = 0.02  # share of values in doubt from which all are computed again: drawings, checkerboards
+# Grey levels that a term's rounding to float32 may cost, over both axes: half a unit of the last
+# place of a sum of |weight| * 255, which is below 1.3 * 1.3 * 255 (1.27 is the most for a = -0.5).
+_ROUNDING = 2.0**-24 * 1.7 * 255
+
+
+def _settle(
+  image: UInt8[np.ndarray, "Y X 3"],
+  taps: tuple[_Taps, _Taps],
+  tall: bool,
+  doubtful: Int[np.ndarray, "3 n"],
+  out: UInt8[np.ndarray, "y x 3"],
+) -> None:
+  """Values so near to a half that float32 cannot say how they round: again, in float64."""
+  rows, columns, colours = doubtful
+  (lines, down), (places, across) = taps[0].terms(rows), taps[1].terms(columns)
+  pixels = image[lines[:, :, None], places[:, None, :], colours[:, None, None]].astype(np.float64)
+  first, second = (down, across) if tall else (across, down)
+  if not tall:
+    pixels = pixels.swapaxes(1, 2)
+  sums = np.zeros((len(rows), pixels.shape[2]))
+  for k in range(pixels.shape[1]):
+    sums += pixels[:, k] * first[:, k, None]
+  sums = sums.astype(np.float32).astype(np.float64)
+  total = np.zeros(len(rows))
+  for k in range(sums.shape[1]):
+    total += sums[:, k] * second[:, k]
+  out[rows, columns, colours] = np.rint(total.astype(np.float32)).clip(0, 255)
+
+
+def _put(out: np.ndarray, values: Float[np.ndarray, "*n"], within: float) -> np.ndarray:
+  """Stores float32 values, in uint8 rounded and clamped. Gives [3 n]: what is so near to a half."""
   values = values.astype(np.float32, copy=False)
+  doubtful = np.zeros(0, int)
   if out.dtype == np.uint8:
-    values = np.rint(values)
-    np.clip(values, 0, 255, out=values)
+    whole = np.rint(values)
+    if within:
+      doubtful = np.flatnonzero(np.abs(values - whole) > 0.5 - within)
+    values = np.clip(whole, 0, 255, out=whole)
   out[...] = values
+  return np.stack(np.unravel_index(doubtful, out.shape))
+
+
+def _turned(lines: np.ndarray) -> np.ndarray:
+  """[y x] -> [x y], in strips: where lines are powers of two apart, a sixth of the time."""
+  strips = range(0, lines.shape[1], _STRIP)
+  return np.concatenate([lines[:, start : start + _STRIP].T for start in strips])
 
 
 class _Taps(NamedTuple):
@@ -125,38 +174,67 @@ class _Taps(NamedTuple):
 
   whole: scipy.sparse.csr_array
   blocks: list[tuple[slice, slice, scipy.sparse.csr_array]]  # of samples, of pixels they need
+  most: int  # terms of a sample at most
+
+  def terms(self, samples: Int[np.ndarray, "n"]) -> tuple[np.ndarray, np.ndarray]:
+    """(pixels, weights) of some samples, [n most]; where there are fewer, weights are 0."""
+    first, ends = self.whole.indptr[samples], self.whole.indptr[samples + 1]
+    at = first[:, None] + np.arange(self.most)[None]
+    known = at < ends[:, None]
+    at = np.where(known, at, first[:, None])
+    return self.whole.indices[at], np.where(known, self.whole.data[at], 0)
 
 
 def _across_first(
-  image: UInt8[np.ndarray, "Y X 3"], down: _Taps, across: _Taps, out: np.ndarray
-) -> None:
-  """Some columns of `out` at a time: resized along the lines, then along the columns."""
+  image: UInt8[np.ndarray, "Y X 3"],
+  down: _Taps,
+  across: _Taps,
+  out: np.ndarray,
+  within: float = 0,
+) -> Int[np.ndarray, "3 n"]:
+  """Some columns of `out` at a time: resized along the lines, then along the columns.
+
+  Returns where values came so near to a half; see `_put`.
+  """
   y, dtype = len(image), down.whole.dtype
+  found = []
   for columns, used, taps in across.blocks:
-    pixels = np.ascontiguousarray(image[:, used].reshape(y, -1).T).astype(dtype)
-    lines = (taps @ pixels.reshape(-1, 3 * y)).astype(np.float32)
-    lines = np.ascontiguousarray(lines.reshape(-1, y).T).astype(dtype)
-    _put(out[:, columns], (down.whole @ lines).reshape(len(out), -1, 3))
+    pixels = _turned(image[:, used].reshape(y, -1)).astype(dtype)
+    lines = (taps @ pixels.reshape(-1, 3 * y)).astype(np.float32, copy=False)
+    lines = _turned(lines.reshape(-1, y)).astype(dtype, copy=False)
+    resized = (down.whole @ lines).reshape(len(out), -1, 3)
+    near = _put(out[:, columns], resized, within)
+    found.append(near + np.array([[0], [columns.start], [0]]))
+  return np.concatenate(found, axis=1)
 
 
 def _down_first(
-  image: UInt8[np.ndarray, "Y X 3"], down: _Taps, across: _Taps, out: np.ndarray
-) -> None:
+  image: UInt8[np.ndarray, "Y X 3"],
+  down: _Taps,
+  across: _Taps,
+  out: np.ndarray,
+  within: float = 0,
+) -> Int[np.ndarray, "3 n"]:
   """Some lines of `out` at a time: resized along the columns, then along the lines."""
   x, dtype = image.shape[1], across.whole.dtype
+  found = []
   for rows, used, taps in down.blocks:
     lines = (taps @ image[used].reshape(-1, x * 3).astype(dtype)).astype(np.float32, copy=False)
-    pixels = np.ascontiguousarray(lines.T).astype(dtype, copy=False)
-    resized = across.whole @ pixels.reshape(x, -1)
-    _put(out[rows], resized.reshape(out.shape[1], 3, -1).transpose(2, 0, 1))
+    pixels = _turned(lines).astype(dtype, copy=False)
+    resized = (across.whole @ pixels.reshape(x, -1)).reshape(out.shape[1], 3, -1)
+    near = _put(out[rows], resized.transpose(2, 0, 1), within)
+    found.append(near + np.array([[rows.start], [0], [0]]))
+  return np.concatenate(found, axis=1)
 
 
 @functools.lru_cache(maxsize=128)
-def _cubic_taps(limit: int, start: float, length: float, size: int) -> _Taps:
+def _cubic_taps(
+  limit: int, start: float, length: float, size: int, dtype: type = np.float64
+) -> _Taps:
   """What each of `limit` pixels adds to each sample of a stretch of them; a = -0.5, antialiased.
 
   Term by term what Pillow computes for mode F, where the stretch is given in float32, weights and
-  sums are float64: results are equal, bit for bit (on x86-64), in two thirds of the time.
+  sums are float64: results are equal, bit for bit (on x86-64). With `dtype` float32 they are near.
   """
   low, high = np.float32(start), np.float32(start + length)
   step = float(high - low) / size
@@ -171,7 +249,7 @@ def _cubic_taps(limit: int, start: float, length: float, size: int) -> _Taps:
   near, far = (1.5 * t - 2.5) * t * t + 1, (((t - 5) * t + 8) * t - 4) * -0.5
   weights = np.where(t < 1, near, np.where(t < 2, far, 0)) * inside
   weights /= weights.cumsum(1)[:, -1:]  # one after the other, as Pillow sums them
-  return _taps(weights[inside], pixels[inside], counts, limit)
+  return _taps(weights[inside].astype(dtype), pixels[inside], counts, limit)
 
 
 @functools.lru_cache(maxsize=128)
@@ -196,7 +274,7 @@ def _taps(weights: np.ndarray, pixels: np.ndarray, counts: np.ndarray, limit: in
     block = scipy.sparse.csr_array((terms, near - used.start, at - at[0]), shape=shape)
     blocks.append((slice(start, start + _BLOCK), used, block))
   whole = scipy.sparse.csr_array((weights, pixels, ends), shape=(len(counts), limit))
-  return _Taps(whole, blocks)
+  return _Taps(whole, blocks, int(counts.max()))
 
 
 def _four_taps(
