@@ -234,6 +234,11 @@ def test_drawn_faces_end_to_end(model):
 
 
 @pytest.mark.slow
+def test_batches_of_no_steps_are_none(model):
+  # kills: a loop that is used before it ran
+  assert list(pipeline(model).batches(4, 4)) == []
+
+
 def test_workers_change_nothing(model, folder):
   # kills: an order that depends on which process was faster; a refusal lost between processes
   data = DataConfig(160, sources=("llava",), llava=folder_of(folder, 7, broken=[4]))

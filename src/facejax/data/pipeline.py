@@ -10,6 +10,7 @@ position: a resumed run starts at its step, and no iterator state is saved.
 
 import contextlib
 import difflib
+import gc
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -224,8 +225,15 @@ class Pipeline:
       if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which only an absl app parses
         flags.FLAGS.mark_as_parsed()
       ready = ready.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(self._data.workers))
+    yield from self._batched(ready)
+    # Grain's iterator is a cycle that holds the last row of each worker in shared memory; left to
+    # the end of the process, Python warns of leaks.
+    del ready
+    gc.collect()
+
+  def _batched(self, rows: grain.IterDataset) -> Iterator[tuple[Batch, tuple[Refusal, ...]]]:
     block: list[tuple[Row, list[Refusal]]] = []
-    with contextlib.closing(iter(ready)) as stream:  # ends threads and processes on a break too
+    with contextlib.closing(iter(rows)) as stream:  # ends threads and processes on a break too
       for row in stream:
         block.append(row)
         if len(block) == self.local_rows:
