@@ -34,14 +34,18 @@ def test_every_question_once_and_paid_once(place):
   place.items(5)
   place.endpoint = type(place.endpoint)(0.4, bad_answers=0.3, seed=3)
   place.endpoint.drip = 0.02
-  place.service["timeout"] = 0.5
-  place.run()
+  place.service["timeout"] = 1.0
+  place.run(patience=Patience(retries=50, first_wait=0.01, longest_wait=0.1))
   paid, report = place.endpoint.summary(), place.done.report
   ids = [unit.id for unit in place.recipe().units]
   kept = [line["id"] for line in place.lines("records.jsonl")]
   assert sorted([*kept, *rejects(place)]) == sorted(ids) and len(ids) == 40
   assert [sample["id"] for sample in json.loads((place.out / "dataset.json").read_text())] == kept
-  assert paid["billed_twice"] == 0 and paid["requests"] == report["requests"]["sent"] > 50
+  assert paid["billed_twice"] == 0 and report["requests"]["sent"] > 50
+  # On a busy machine a connection may time out before the request arrives.
+  assert (
+    0 <= report["requests"]["sent"] - paid["requests"] <= report["requests"]["faults"]["timeout"]
+  )
   assert report["requests"]["answered"] == paid["billed"] > 40
   assert report["tokens"] == {
     "prompt": paid["prompt_tokens"],
@@ -52,7 +56,7 @@ def test_every_question_once_and_paid_once(place):
   assert sum(report["unusable_answers"].values()) + len(kept) == paid["billed"]
   faults = report["requests"]["faults"]
   assert {"rate_limit", "http_500", "http_502", "connection", "bad_body", "timeout"} == set(faults)
-  assert sum(faults.values()) + paid["billed"] == paid["requests"]
+  assert sum(faults.values()) + paid["billed"] == report["requests"]["sent"]
   before = (place.out / "dataset.json").read_bytes()
   place.run()
   assert place.endpoint.requests == paid["requests"] and place.done.report["sent"] == 0
@@ -248,6 +252,20 @@ def test_requests_are_capped_over_all_runs(place):
     place.run(cap=Cap(requests=cap))
     assert place.endpoint.requests == kept == place.states().count("kept")
     assert f"of {cap} allowed" in place.done.report["stopped"]
+
+
+def test_a_stopped_run_keeps_what_earlier_runs_paid_for(place):
+  """Kills: a dataset that shrinks because a later run stopped early; a cap of 0 that writes less
+  than there is."""
+  place.items(2)
+  place.endpoint.script = [(500, {})]
+  patience = Patience(retries=0)
+  place.run(concurrency=1, patience=patience)
+  assert place.states() == ["unanswered"] + ["kept"] * 15
+  whole = (place.out / "dataset.json").read_bytes()
+  place.run(concurrency=1, cap=Cap(requests=0))
+  assert place.states() == ["pending"] + ["kept"] * 15 and place.endpoint.requests == 16
+  assert (place.out / "dataset.json").read_bytes() == whole
 
 
 def test_a_picture_that_cannot_be_read_is_listed_and_not_paid_for(place):

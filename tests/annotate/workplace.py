@@ -9,7 +9,7 @@ import numpy as np
 from fake_endpoint import FakeEndpoint
 from PIL import Image
 
-from facejax.annotate import campaign, output
+from facejax.annotate import campaign
 from facejax.annotate.asking import Patience
 from facejax.annotate.endpoint import Service
 from facejax.annotate.fairface import FairFace
@@ -68,8 +68,6 @@ class Workplace:
         await self.endpoint.stop()
 
     self.done = asyncio.run(session())
-    if self.done.error is None:
-      output.write(self.out, recipe, self.done.results, "gpt")
     return self.done.results
 
   def states(self) -> list[str]:

@@ -35,6 +35,8 @@ class Terms:
     idempotent: the endpoint bills requests of one Idempotency-Key once. The header is sent in any
       case; this says whether the budget may count on it.
     currency: of the prices, for the report.
+    assistant: who answers in dataset.json: "gpt" (LLaVA) or "assistant" (FairFaceGPT as released).
+    text_files: answers as the released FairFaceGPT code leaves them, as well.
   """
 
   rules: Rules = dataclasses.field(default_factory=Rules)
@@ -43,6 +45,8 @@ class Terms:
   concurrency: int = 16
   idempotent: bool = False
   currency: str = "USD"
+  assistant: str = "gpt"
+  text_files: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Done:
 async def annotate(
   recipe: Recipe, services: Sequence[Service], out: pathlib.Path, terms: Terms
 ) -> Done:
-  """Asks for what the journal in `out` does not have, and writes `out`/report.json.
+  """Asks for what the journal in `out` does not have, and writes the files of output.py.
 
   Args:
     recipe: what is asked.
@@ -69,38 +73,37 @@ async def annotate(
     ModuleNotFoundError: openai is not installed.
     ValueError: no API key, a damaged journal, or another run on `out`.
   """
-  began = time.monotonic()
+  began, began_at = time.monotonic(), time.time()
   async with contextlib.AsyncExitStack() as stack:
     ends = [await stack.enter_async_context(Endpoint(s, _HEADER)) for s in services]
     journal = stack.enter_context(contextlib.closing(Journal(out)))
     ledger = Ledger(terms.cap, terms.idempotent)
     runs = _replay(journal, ledger)
     places = [(service.model, service.place()) for service in services]
-    journal.run(recipe=recipe.name, units=len(recipe.units), models=places, time=time.time())
+    journal.run(recipe=recipe.name, units=len(recipe.units), models=places, time=began_at)
     ledger.replay({"kind": "run"})
     before = ledger.requests
     asker = Asker(journal, ledger, terms.patience)
     runner = Runner(recipe, asker, ends[0], ends[1] if len(ends) > 1 else None, terms.rules)
     bar = stack.enter_context(_bar(recipe))
     results = await runner.run(terms.concurrency, lambda: _advance(bar, ledger, terms))
-  seconds = time.monotonic() - began
-  sent = ledger.requests - before
-  found = report(
-    results,
-    ledger,
-    terms.cap,
-    recipe=recipe.name,
-    models=places,
-    currency=terms.currency,
-    idempotent=terms.idempotent,
-    runs=runs + 1,
-    torn_bytes=journal.torn,
-    stopped=asker.stopped,
-    seconds=seconds,
-    sent=sent,
-    per_second=sent / seconds,
-  )
-  output.replace(out / "report.json", [json.dumps(found, indent=1) + "\n"])
+    seconds, sent = time.monotonic() - began, ledger.requests - before
+    found = report(
+      results,
+      ledger,
+      terms.cap,
+      recipe=recipe.name,
+      models=places,
+      currency=terms.currency,
+      idempotent=terms.idempotent,
+      runs=runs + 1,
+      torn_bytes=journal.torn,
+      stopped=asker.stopped,
+      seconds=seconds,
+      sent=sent,
+      per_second=sent / seconds,
+    )
+    _write(out, recipe, results, found, terms)  # while the journal is locked
   return Done(results, found, runner.error)
 
 
@@ -120,6 +123,15 @@ def plan(recipe: Recipe, services: Sequence[Service], terms: Terms) -> str:
     f"{len(recipe.units)} units, {len(services) * len(recipe.units)} answers: at most "
     f"{once:.2f} {terms.currency}; {times * once:.2f} if each were asked for {times} times"
   )
+
+
+def _write(
+  out: pathlib.Path, recipe: Recipe, results: list[Result], found: dict[str, Any], terms: Terms
+) -> None:
+  output.replace(out / "report.json", [json.dumps(found, indent=1) + "\n"])
+  output.write(out, recipe, results, terms.assistant)
+  if terms.text_files:
+    output.write_text_files(out / "ChatGPT", recipe, results)
 
 
 def _bar(recipe: Recipe) -> tqdm:

@@ -84,7 +84,7 @@ def _flags(p) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Runs a recipe; 0 when everything is settled, 1 when some is left for another run."""
-  from facejax.annotate import campaign, output, report
+  from facejax.annotate import campaign, report
 
   if math.isfinite(args.max_cost) and not any(args.price):
     raise ValueError(f"--max-cost {args.max_cost:g} without a price - add --price IN,OUT")
@@ -92,10 +92,11 @@ def run(args: argparse.Namespace) -> int:
   if args.plan:
     print(campaign.plan(recipe, services, terms))
     return 0
-  done = asyncio.run(campaign.annotate(recipe, services, args.out, terms))
-  output.write(args.out, recipe, done.results, args.assistant)
-  if getattr(args, "text_files", False):
-    output.write_text_files(args.out / "ChatGPT", recipe, done.results)
+  try:
+    done = asyncio.run(campaign.annotate(recipe, services, args.out, terms))
+  except KeyboardInterrupt:
+    print("left at once; the same command goes on, and counts what was under way", file=sys.stderr)
+    return 130
   print(report.line(done.report))
   print(f"in {args.out}: dataset.json, records.jsonl, rejected.jsonl, report.json")
   if done.error is not None:
@@ -161,6 +162,8 @@ def _terms(args: argparse.Namespace) -> "Terms":
     concurrency=args.concurrency,
     idempotent=args.idempotent,
     currency=args.currency,
+    assistant=args.assistant,
+    text_files=getattr(args, "text_files", False),
   )
 
 

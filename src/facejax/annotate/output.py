@@ -7,7 +7,6 @@ prompts.json    the full text of the prompts, by the hash in the records
 report.json     counts, tokens, money, faults
 """
 
-import collections
 import json
 import os
 import pathlib
@@ -15,17 +14,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from facejax.annotate import prompts
-from facejax.annotate.unit import STATES, Asked, Recipe, Result, Unit
+from facejax.annotate.unit import Asked, Recipe, Result, Unit
 
 
-def write(
-  folder: pathlib.Path, recipe: Recipe, results: list[Result], assistant: str
-) -> dict[str, int]:
-  """Writes the four files about samples; gives how many units there are of each state.
-
-  Args:
-    assistant: who answers in dataset.json: "gpt" (LLaVA) or "assistant" (FairFaceGPT as released).
-  """
+def write(folder: pathlib.Path, recipe: Recipe, results: list[Result], assistant: str) -> None:
+  """Writes the four files about samples, in which `assistant` answers."""
   both = lambda: zip(recipe.units, results, strict=True)
   kept = ((u, r) for u, r in both() if r.state == "kept")
   _json_list(folder / "dataset.json", (_sample(u, r, assistant) for u, r in kept))
@@ -39,8 +32,6 @@ def write(
     if p.id.startswith(recipe.name)
   }
   replace(folder / "prompts.json", [json.dumps(texts, indent=1)])
-  counts = collections.Counter(result.state for result in results)
-  return {state: counts[state] for state in STATES}
 
 
 def write_text_files(folder: pathlib.Path, recipe: Recipe, results: list[Result]) -> int:

@@ -50,9 +50,9 @@ class Runner:
     self.error: Exception | None = None
 
   async def run(self, concurrency: int, done: Callable[[], Any]) -> list[Result]:
-    """Results in the order of the units; what was not reached is pending.
+    """Results in the order of the units; what would need another request is pending.
 
-    Ends early, with what is under way completed, after a first SIGINT or SIGTERM; a second one
+    Sends no more after a first SIGINT or SIGTERM, but completes what is under way; a second one
     raises KeyboardInterrupt.
 
     Args:
@@ -63,9 +63,8 @@ class Runner:
     places = iter(range(len(results)))
 
     async def work() -> None:
+      # After a stop, too: what the journal has is settled without a request.
       for place in places:
-        if self._asker.stopped:
-          return
         results[place] = await self._safely(place)
         done()
 

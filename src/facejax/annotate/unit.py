@@ -11,7 +11,6 @@ from facejax.types import Kind
 # kept: in the dataset. rejected: answered or refused for good. unanswered: the endpoint failed too
 # often; the next run asks again. pending: the run stopped before it was asked, or answered.
 State = Literal["kept", "rejected", "unanswered", "pending"]
-STATES: tuple[State, ...] = ("kept", "rejected", "unanswered", "pending")
 
 
 @dataclasses.dataclass(frozen=True)
