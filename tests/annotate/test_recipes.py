@@ -18,6 +18,7 @@ from facejax.data.llava import LlavaSource
 from facejax.data.media import MediaError
 from facejax.data.pipeline import load_tokenizer
 from facejax.data.rows import RowFormat
+from facejax.records.layouts.fairfacegpt import FairFaceGpt, FairFaceGptFolder
 from facejax.visual_table import VisualTable
 
 
@@ -347,3 +348,23 @@ def test_formats_that_endpoints_do_not_take_are_sent_as_png(tmp_path):
     else:
       shown = pictures.media.decode_image(base64.b64decode(data), "png")
       np.testing.assert_array_equal(shown, pictures.media.decode_image(path.read_bytes(), "bmp"))
+
+
+@pytest.mark.parametrize("assistant", ["gpt", "assistant"])
+def test_outputs_are_the_released_layouts(place, assistant):
+  """Kills: a role tag, a path or an index that the readers of the released forms do not know."""
+  place.items(2)
+  place.endpoint.script = ["refusal"] * 3
+  results = place.run(assistant=assistant, text_files=True, concurrency=1)
+  listed = FairFaceGpt((str(place.out / "dataset.json"),), str(place.path)).open()
+  labels = str(place.path / "labels.csv")
+  folder = FairFaceGptFolder(str(place.out / "ChatGPT" / "fake"), labels, str(place.path)).open()
+  assert len(listed) == len(folder) == 15 and folder.id(7) == "val/1.jpg:0"
+  for i in range(15):
+    human, answer = folder[i].conversation
+    assert listed[i].conversation == (human, answer) and (human.role, answer.role) == (
+      "human",
+      "gpt",
+    )
+    assert answer.text == results[i + 1].written.answer.text
+    assert listed[i].media[0].file.data == folder[i].media[0].file.data
