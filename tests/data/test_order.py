@@ -66,6 +66,50 @@ def test_a_source_smaller_than_its_share_repeats():
   assert sum(counts.values()) == 12 and set(counts) == set(range(5))
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 16, 17, 23, 31, 33])
+def test_samples_of_any_number_come_equally_often(n):
+  # Kills: strata of 1 and of 2 samples (17 to 31 of them: one twice as often as another), a short
+  # source whose first samples are always those that repeat, a rest that is always the same.
+  made = Order([sizes(0, n), sizes(1, 16)], [1, 1], CAPACITY, seed=2, window=32)
+  counts: collections.Counter = collections.Counter()
+  windows = n * max(n // 16, 1)  # until each has sat out, or repeated, as often as any other
+  for window in range(windows):
+    rows = range(window * made.rows, (window + 1) * made.rows)
+    here = collections.Counter(p.number for r in rows for p in made.row(r) if p.source == 0)
+    assert sum(here.values()) == 16 and max(here.values()) - (16 // n) <= 1
+    counts += here
+  assert counts == dict.fromkeys(range(n), 16 * windows // n)
+
+
+def test_those_who_sit_a_pass_out_come_in_the_next():
+  # Kills: a rest that is drawn anew in each pass: of 23 one would miss four passes in a row.
+  made = Order([sizes(0, 23)], [1], CAPACITY, seed=2, window=16)
+  window = lambda w: {p.number for r in range(made.rows) for p in made.row(w * made.rows + r)}
+  for start in range(23):
+    assert window(start) | window(start + 1) == set(range(23)) and len(window(start)) == 16
+
+
+@pytest.mark.parametrize("n", [5, 17, 23, 33, 47])
+def test_rows_of_uneven_strata_hold_what_fits(n):
+  # Kills: a plan for those who stand in the first pass, or one rank too few on either side.
+  tokens = 3 * np.arange(1, n + 1)
+  data = np.stack([tokens, 0 * tokens, 0 * tokens], 1)
+  made = Order([data, data[:16]], [1, 1], (3 * n, 0, 0), seed=0, window=32)
+  for r in range(3 * n * made.rows):
+    assert sum(tokens[p.number] for p in made.row(r)) <= 3 * n
+
+
+def test_a_number_of_numpy_is_the_same_row():
+  # Kills: a key that is written otherwise ("np.int64(3)"), sums in 64 bits.
+  made = Order([sizes(0, 90)], [1], CAPACITY, seed=5, window=32)
+  assert [made.row(np.int64(r)) for r in range(50)] == [made.row(r) for r in range(50)]
+
+
+def test_a_pass_over_small_sources_has_no_sample_twice():
+  # Kills: a window of one sample more, as 4 / (4 / 15) is 15.000000000000002.
+  assert Order([sizes(0, 4), sizes(1, 11)], [4, 11], CAPACITY, seed=0).samples == 15
+
+
 def test_seeds_differ():
   # Kills: a seed that is not used, for samples or for rows.
   first, second = (Order([sizes(0, 90)], [1], CAPACITY, seed=s, window=32) for s in (0, 1))
@@ -73,7 +117,14 @@ def test_seeds_differ():
 
 
 @pytest.mark.parametrize(
-  "weights,total", [((1,), 7), ((1, 1, 1), 10), ((0.001, 1), 64), ((2, 3, 7), 100)]
+  "weights,total",
+  [
+    ((1,), 7),
+    ((1, 1, 1), 10),
+    ((0.001, 1), 64),
+    ((2, 3, 7), 100),
+    ((0.9, 31.55, 31.55), 64),  # the first has its one already
+  ],
 )
 def test_apportion(weights, total):
   # Kills: rounding that loses or adds a sample, a source with none.

@@ -12,11 +12,12 @@ one plan serves for the whole run (ours):
   sizes 3 9 4 8 5 4 | strata (3 4 4) (5 8 9) | largest 4, 9 | window 0: 4 8, window 1: 3 9, ...
 
 What a sample leaves free of its stratum's largest is lost: with 1024 strata some 0.1 % of a row. A
-sample comes again only when all of its stratum have come; each pass has another permutation.
+sample comes again only when all of its stratum have come; each pass has another permutation. Strata
+are of one length, or samples of a short one would come more often (of 1500 in 1024 strata every
+third twice as often): the rest sits a pass out, another rest in each.
 """
 
 import hashlib
-import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,10 +35,45 @@ class Placed(NamedTuple):
   number: int  # of the sample in its source
 
 
-class _Stratum(NamedTuple):
-  source: int
-  members: np.ndarray  # indices of samples
-  largest: np.ndarray  # in each dimension
+class _Strata(NamedTuple):
+  """Of a source, whose samples have a rank by size.
+
+  With at least as many samples as strata, each has `members` samples in a pass of as many windows,
+  and `rest` samples, evenly spread, sit it out. With fewer, a sample stands in several strata.
+  """
+
+  samples: np.ndarray  # by rank
+  number: int  # of strata
+
+  @property
+  def members(self) -> int:
+    return len(self.samples) // self.number
+
+  @property
+  def rest(self) -> int:
+    return len(self.samples) % self.number
+
+  def rank(self, stratum: int, member: int, shift: int) -> int:
+    """Of a member of a stratum. As `shift` takes all values below n, all ranks come equally often.
+
+    Sample floor((j n + shift) / rest) sits out, for each j below rest; those of them that stand
+    before a member are counted by solving that for j.
+    """
+    n = len(self.samples)
+    if not self.members:
+      return (stratum * n + shift) // self.number
+    place = stratum * self.members + member
+    before = -((shift - self.rest * (place + 1)) // (n - self.rest))
+    return place + max(before, 0)
+
+  def largest(self, sizes: np.ndarray) -> np.ndarray:
+    """Of the samples that each stratum may have, in each dimension."""
+    last, top = max(self.members, 1) - 1, len(self.samples) - 1
+    if not self.members:
+      spans = [(self.rank(s, 0, 0), self.rank(s, 0, top)) for s in range(self.number)]
+    else:  # the more ranks are sitting out before a member, the smaller the shift
+      spans = [(self.rank(s, 0, top), self.rank(s, last, 0)) for s in range(self.number)]
+    return np.stack([sizes[self.samples[a : b + 1]].max(0) for a, b in spans])
 
 
 class Order:
@@ -76,28 +112,38 @@ class Order:
       if not weight > 0 or not np.isfinite(weight):
         raise ValueError(f"source {k}: weight {weight} - expected above 0; drop a source instead")
     shares = np.asarray(weights, float) / np.sum(weights)
-    passes = [len(size) / share for size, share in zip(sizes, shares, strict=True)]
-    window = min(window, math.ceil(max(passes)))
-    strata: list[_Stratum] = []
+    longest = max(len(size) / share for size, share in zip(sizes, shares, strict=True))
+    window = min(window, math.ceil(longest * (1 - 1e-9)))  # 4 / (4 / 15) is 15.000000000000002
+    self._strata: list[_Strata] = []
+    largest = []
     for k, (size, count) in enumerate(zip(sizes, apportion(weights, window), strict=True)):
       _check(k, np.asarray(size), capacity)
-      strata += _cut(k, np.asarray(size), count)
-    self._plan = pack(np.stack([s.largest for s in strata]), capacity)
-    self.rows, self.samples = len(self._plan), len(strata)
-    self._strata = strata
+      # The last dimension first: clips apart from pictures.
+      self._strata.append(_Strata(np.lexsort(np.asarray(size).T), count))
+      largest.append(self._strata[k].largest(np.asarray(size)))
+    self._places = [(k, s) for k, strata in enumerate(self._strata) for s in range(strata.number)]
+    self._plan = pack(np.concatenate(largest), capacity)
+    self.rows, self.samples = len(self._plan), len(self._places)
     self._seed = seed
 
   def row(self, row: int) -> list[Placed]:
     """The samples of a row in the order in which they stand."""
-    window, place = divmod(row, self.rows)
+    window, place = divmod(int(row), self.rows)
     place = permuted(place, self.rows, (self._seed, "rows", window))
     return [self._drawn(stratum, window) for stratum in self._plan[place]]
 
-  def _drawn(self, stratum: int, window: int) -> Placed:
-    source, members, _ = self._strata[stratum]
-    epoch, place = divmod(window, len(members))
-    place = permuted(place, len(members), (self._seed, stratum, epoch))
-    return Placed(source, int(members[place]))
+  def _drawn(self, place: int, window: int) -> Placed:
+    source, stratum = self._places[place]
+    strata = self._strata[source]
+    n, members = len(strata.samples), strata.members
+    if members:
+      epoch, turn = divmod(window, members)
+      member = permuted(turn, members, (self._seed, place, epoch))
+      shift = epoch * strata.rest % n  # one rank on: all have sat out before one does again
+    else:
+      epoch, turn = divmod(window, n)
+      member, shift = 0, permuted(turn, n, (self._seed, "shift", source, epoch))
+    return Placed(source, int(strata.samples[strata.rank(stratum, member, shift)]))
 
 
 def apportion(weights: Sequence[float], total: int) -> list[int]:
@@ -105,7 +151,7 @@ def apportion(weights: Sequence[float], total: int) -> list[int]:
   exact = np.asarray(weights, float) / np.sum(weights) * total
   counts = np.maximum(np.floor(exact), 1).astype(int)
   short = max(total - int(counts.sum()), 0)
-  counts[np.argsort(np.floor(exact) - exact, kind="stable")[:short]] += 1
+  counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
   return counts.tolist()
 
 
@@ -139,20 +185,6 @@ def _check(source: int, sizes: np.ndarray, capacity: Sequence[int]) -> None:
       f"source {source}, sample {first} takes {sizes[first].tolist()} of a row's {list(capacity)} "
       f"({int(above.sum())} such samples) - quarantine them or enlarge the row"
     )
-
-
-def _cut(source: int, sizes: np.ndarray, count: int) -> list[_Stratum]:
-  """`count` strata of as equal a number of members as possible, by size.
-
-  A source with fewer samples than strata has some in several of them.
-  """
-  order = np.lexsort(sizes.T)  # the last dimension first: clips apart from pictures
-  edges = np.arange(count + 1) * len(order) // count
-  strata = []
-  for start, stop in itertools.pairwise(edges):
-    members = order[start : max(stop, start + 1)]
-    strata.append(_Stratum(source, members, sizes[members].max(0)))
-  return strata
 
 
 # Six rounds on halves of three bits at least: then even the 2, 24 and 120 permutations of 2, 4 and
