@@ -4,19 +4,19 @@ A row that many samples share has to be planned from their sizes, and how many r
 stretch of samples depends on all of them: to know row 1,000,000 one would plan all before it. Here
 one plan serves for the whole run (ours):
 
-  strata  each source is sorted by size and cut into as many strata as a window draws from it
-  window  takes one sample of each stratum, so all windows have nearly the same sizes
-  plan    the largest of each stratum, packed best fit: fits whichever samples a window takes
-  row     window = row // rows of the plan; stratum s gives sample permutation_s(window)
+  draw    draw t of a source is sample permutation_epoch(t); an epoch is as many draws as samples
+  window  so many draws of each source, in proportion to the weights
+  slot    a place in the window, always filled from the same narrow band of the source's sizes
+  plan    the slots, each as large as its band's largest, packed best fit; it fits every window
+  row     window = row // rows of the plan
 
-  sizes 3 9 4 8 5 4 | strata (3 4 4) (5 8 9) | largest 4, 9 | window 0: 4 8, window 1: 3 9, ...
+  sizes 3 4 4 5 8 9, two draws a window | slots of 3 to 4 and of 5 to 9 | planned as 4 and 9
+  window 0: 4 8, window 1: 3 9, window 2: 4 5, and the six samples were drawn
 
-What a sample leaves free of its stratum's largest is lost: with 1024 strata some 0.1 % of a row. A
-sample comes again only when all of its stratum have come; each pass has another permutation. Strata
-are of one length, or samples of a short one would come more often (of 1500 in 1024 strata every
-third twice as often): the rest sits a pass out, another rest in each.
+What a sample leaves free of its band's largest is lost: with 1024 slots some 0.1 % of a row.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -26,6 +26,11 @@ import numpy as np
 from jaxtyping import Int
 
 WINDOW = 1024  # samples that are planned together
+# Samples that can stand in a slot, at least; a small source would else have the same neighbours in a
+# row in every epoch. 16 of the nearest sizes are exchanged, but no more than an eighth of all: a few
+# samples of very different sizes would fill their rows badly.
+_BAND = 16
+_PART = 8
 
 
 class Placed(NamedTuple):
@@ -33,47 +38,6 @@ class Placed(NamedTuple):
 
   source: int
   number: int  # of the sample in its source
-
-
-class _Strata(NamedTuple):
-  """Of a source, whose samples have a rank by size.
-
-  With at least as many samples as strata, each has `members` samples in a pass of as many windows,
-  and `rest` samples, evenly spread, sit it out. With fewer, a sample stands in several strata.
-  """
-
-  samples: np.ndarray  # by rank
-  number: int  # of strata
-
-  @property
-  def members(self) -> int:
-    return len(self.samples) // self.number
-
-  @property
-  def rest(self) -> int:
-    return len(self.samples) % self.number
-
-  def rank(self, stratum: int, member: int, shift: int) -> int:
-    """Of a member of a stratum. As `shift` takes all values below n, all ranks come equally often.
-
-    Sample floor((j n + shift) / rest) sits out, for each j below rest; those of them that stand
-    before a member are counted by solving that for j.
-    """
-    n = len(self.samples)
-    if not self.members:
-      return (stratum * n + shift) // self.number
-    place = stratum * self.members + member
-    before = -((shift - self.rest * (place + 1)) // (n - self.rest))
-    return place + max(before, 0)
-
-  def largest(self, sizes: np.ndarray) -> np.ndarray:
-    """Of the samples that each stratum may have, in each dimension."""
-    last, top = max(self.members, 1) - 1, len(self.samples) - 1
-    if not self.members:
-      spans = [(self.rank(s, 0, 0), self.rank(s, 0, top)) for s in range(self.number)]
-    else:  # the more ranks are sitting out before a member, the smaller the shift
-      spans = [(self.rank(s, 0, top), self.rank(s, last, 0)) for s in range(self.number)]
-    return np.stack([sizes[self.samples[a : b + 1]].max(0) for a, b in spans])
 
 
 class Order:
@@ -100,50 +64,104 @@ class Order:
       weights: share of the samples that come from each source; need not sum to 1.
       capacity: of a row in every dimension.
       seed: of all permutations.
-      window: samples that are planned together, or fewer: those of the longest pass over a source.
-        Sources get a whole number of them, at least one.
+      window: samples that are planned together, or fewer: those of the longest epoch of a source.
+        Sources get a whole number of them, at least one, so shares are exact to 1 / window.
 
     Raises:
       ValueError: an empty source, a weight that is not positive, or a sample above the capacity.
     """
     if len(sizes) != len(weights) or not sizes:
       raise ValueError(f"{len(weights)} weights for {len(sizes)} sources - expected one a source")
-    for k, weight in enumerate(weights):
+    for k, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
       if not weight > 0 or not np.isfinite(weight):
         raise ValueError(f"source {k}: weight {weight} - expected above 0; drop a source instead")
+      _check(k, np.asarray(size), capacity)
     shares = np.asarray(weights, float) / np.sum(weights)
     longest = max(len(size) / share for size, share in zip(sizes, shares, strict=True))
     window = min(window, math.ceil(longest * (1 - 1e-9)))  # 4 / (4 / 15) is 15.000000000000002
-    self._strata: list[_Strata] = []
-    largest = []
-    for k, (size, count) in enumerate(zip(sizes, apportion(weights, window), strict=True)):
-      _check(k, np.asarray(size), capacity)
-      # The last dimension first: clips apart from pictures.
-      self._strata.append(_Strata(np.lexsort(np.asarray(size).T), count))
-      largest.append(self._strata[k].largest(np.asarray(size)))
-    self._places = [(k, s) for k, strata in enumerate(self._strata) for s in range(strata.number)]
-    self._plan = pack(np.concatenate(largest), capacity)
-    self.rows, self.samples = len(self._plan), len(self._places)
+    draws = apportion(weights, window)
+    self._streams = [
+      _Stream(np.asarray(size), count, (seed, k))
+      for k, (size, count) in enumerate(zip(sizes, draws, strict=True))
+    ]
+    self._slots = [(k, slot) for k, count in enumerate(draws) for slot in range(count)]
+    self._plan = pack(np.concatenate([stream.largest for stream in self._streams]), capacity)
     self._seed = seed
+    self.rows, self.samples = len(self._plan), len(self._slots)
 
   def row(self, row: int) -> list[Placed]:
     """The samples of a row in the order in which they stand."""
     window, place = divmod(int(row), self.rows)
     place = permuted(place, self.rows, (self._seed, "rows", window))
-    return [self._drawn(stratum, window) for stratum in self._plan[place]]
+    return [self._drawn(*self._slots[item], window) for item in self._plan[place]]
 
-  def _drawn(self, place: int, window: int) -> Placed:
-    source, stratum = self._places[place]
-    strata = self._strata[source]
-    n, members = len(strata.samples), strata.members
-    if members:
-      epoch, turn = divmod(window, members)
-      member = permuted(turn, members, (self._seed, place, epoch))
-      shift = epoch * strata.rest % n  # one rank on: all have sat out before one does again
-    else:
-      epoch, turn = divmod(window, n)
-      member, shift = 0, permuted(turn, n, (self._seed, "shift", source, epoch))
-    return Placed(source, int(strata.samples[strata.rank(stratum, member, shift)]))
+  def _drawn(self, source: int, slot: int, window: int) -> Placed:
+    stream = self._streams[source]
+    return Placed(source, stream.sample(window * stream.draws + slot))
+
+
+class _Stream:
+  """The draws of a source: every sample once in an epoch, each slot of a window in its band.
+
+  Attributes:
+    draws: of a window.
+    largest: [draws dims], what the samples of each slot take at most.
+  """
+
+  def __init__(self, sizes: np.ndarray, draws: int, key: object):
+    self.draws, self._key = draws, key
+    self._sorted = np.lexsort(sizes.T)  # the last dimension first: clips apart from pictures
+    least = min(_BAND, max(len(sizes) // _PART, 1))
+    self._exchange = 1 if len(sizes) // draws >= least else least
+    low, high = self._reach()
+    ordered = sizes[self._sorted]
+    self.largest = np.stack([ordered[a:b].max(0) for a, b in zip(low, high, strict=True)])
+
+  def sample(self, draw: int) -> int:
+    """The sample of a draw. Each of an epoch's draws of a slot takes another rank of its band."""
+    n, count = len(self._sorted), self.draws
+    epoch, place = divmod(draw, n)
+    offset, slot = epoch * n % count, draw % count
+    starts, members = _bands(n, count, offset)
+    nth = (place - (slot - offset) % count) // count
+    rank = int(starts[slot]) + permuted(nth, int(members[slot]), (self._key, epoch, slot))
+    if self._exchange > 1:
+      first = rank - rank % self._exchange
+      size = min(self._exchange, n - first)
+      rank = first + permuted(rank - first, size, (self._key, epoch, "exchange", first))
+    return int(self._sorted[rank])
+
+  def _reach(self) -> tuple[np.ndarray, np.ndarray]:
+    """Each slot's ranks in all epochs: from, and to below."""
+    n, count = len(self._sorted), self.draws
+    low, high = np.full(count, n - 1), np.zeros(count, int)
+    for offset in range(0, count, math.gcd(n, count)):
+      starts, members = _bands(n, count, offset)
+      taken = members > 0
+      low = np.where(taken, np.minimum(low, starts), low)
+      high = np.where(taken, np.maximum(high, starts + members), high)
+    low -= low % self._exchange
+    return low, np.minimum(-(-high // self._exchange) * self._exchange, n)
+
+
+@functools.lru_cache(maxsize=256)
+def _bands(n: int, draws: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
+  """First rank and number of ranks of each slot, in an epoch of n draws that starts at a slot.
+
+  The n ranks are shared out so that each slot has one for each of its draws. Where n is no
+  multiple, some slots have a draw more than others; which have, is spread evenly over the sizes by
+  steps of the golden section, so that a band moves by a few ranks only from epoch to epoch.
+  """
+  step = max(round(draws * 0.6180339887), 1)
+  while math.gcd(step, draws) > 1:
+    step += 1
+  at = np.arange(draws) * step % draws  # a slot's place by size
+  members = np.full(draws, n // draws)
+  members[(offset + np.arange(n % draws)) % draws] += 1
+  by_size = np.empty_like(members)
+  by_size[at] = members
+  starts = np.cumsum(by_size) - by_size
+  return starts[at], members
 
 
 def apportion(weights: Sequence[float], total: int) -> list[int]:
