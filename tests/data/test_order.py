@@ -71,7 +71,7 @@ def test_bands_stay_narrow_where_an_epoch_is_no_whole_number_of_windows():
   made = Order([data], [1.0], (9000, 9, 1), seed=0)
   largest = np.sort(made._streams[0].largest[:, 0]) - 499
   exact = (np.arange(1024) + 1) * 1500 / 1024  # of bands that never move and exchange nothing
-  assert 0 <= (largest - exact).min() and (largest - exact).max() < 30
+  assert (largest - exact).min() >= 0 and (largest - exact).max() < 30
 
 
 def test_each_window_has_the_mixture():

@@ -26,9 +26,9 @@ import numpy as np
 from jaxtyping import Int
 
 WINDOW = 1024  # samples that are planned together
-# Samples that can stand in a slot, at least; a small source would else have the same neighbours in a
-# row in every epoch. 16 of the nearest sizes are exchanged, but no more than an eighth of all: a few
-# samples of very different sizes would fill their rows badly.
+# Samples that can stand in a slot, at least; a small source would else have the same neighbours in
+# a row in every epoch. 16 of the nearest sizes are exchanged, but no more than an eighth of all: a
+# few samples of very different sizes would fill their rows badly.
 _BAND = 16
 _PART = 8
 
@@ -218,7 +218,7 @@ def permuted(place: int, n: int, key: object) -> int:
 
   A Feistel network on the next power of four, walked until it is inside (ours): O(1) in n, where
   drawing the permutation is O(n). Grain's shuffle works on blocks of 16 bits at least, which takes
-  milliseconds for the few members of a stratum.
+  milliseconds for the few members of a band.
   """
   if n == 1:
     return 0
