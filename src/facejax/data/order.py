@@ -110,7 +110,8 @@ class _Stream:
 
   def __init__(self, sizes: np.ndarray, draws: int, key: object):
     self.draws, self._key = draws, key
-    self._sorted = np.lexsort(sizes.T)  # the last dimension first: clips apart from pictures
+    # The last dimension first: clips apart from pictures.
+    self._sorted = np.lexsort(sizes.T).astype(np.int32)
     least = min(_BAND, max(len(sizes) // _PART, 1))
     self._exchange = 1 if len(sizes) // draws >= least else least
     low, high = self._reach()
