@@ -77,7 +77,7 @@ class Schedule:
   def row(self, step: int, row: int) -> list[int]:
     """Numbers of the samples in a row of a step, in the order in which they stand.
 
-    No other row is looked at: about 10 microseconds a sample, at any step.
+    No other row is looked at: 10 to 50 microseconds a sample, at any step.
     """
     current = int(np.searchsorted(self._starts, step, "right")) - 1
     placed = self._orders[current].row((step - self._starts[current]) * self._rows + row)
