@@ -33,7 +33,7 @@ def asked(question: str, answer: str = "Nobody you know.") -> list[dict]:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-  """Eight samples: 0, 4, 5, 7 are good, and 7 is held out; 3 has the medium of 7 and a script."""
+  """Eight samples: 0, 4, 5, 7 are good, and 7 is held out; 3 has the medium of 7, 5 a script."""
   (tmp_path / "a.png").write_bytes(picture(FACE.image))
   (tmp_path / "a.npy").write_bytes(npy(POINTS))
   (tmp_path / "b.png").write_bytes(picture(FRAMES[1]))
@@ -44,9 +44,9 @@ def folder(tmp_path) -> Path:
     {"image": "a.png", "landmarks_2d": "a.npy", "conversations": asked("<image> Who?")},
     {"image": "cut.png", "conversations": asked("<image> Who?", "")},
     {"image": "gone.png", "conversations": asked("<image> Who?")},
-    {"image": "again.webp", "conversations": asked("<image> <script>alert(1)</script>\x00 Who?")},
+    {"image": "again.webp", "conversations": asked("<image> Who is it?")},
     {"video": "c.mp4", "conversations": asked("<video> What?")},
-    {"conversations": asked("And?")},
+    {"conversations": asked("And <script>alert(1)</script>\x00?")},
     7,
   ]
   write(tmp_path, "train.json", records)
@@ -70,8 +70,8 @@ def test_a_check_of_two_indexes(folder, capsys):
     ("train.json:1", "no_supervision"),
     ("train.json:1", "truncated"),
     ("train.json:2", "missing_file"),
-    ("train.json:3", "control_characters"),
     ("train.json:3", "split_leak"),
+    ("train.json:5", "control_characters"),
     ("train.json:6", "not_an_object"),
   ]
   lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
@@ -92,7 +92,8 @@ def test_a_check_of_two_indexes(folder, capsys):
   assert report["splits"] == {"train": 7, "test": 1} and report["quarantined"] == 4
   assert sum(report["lengths"]["samples"]) == 6  # those that can be laid out
   form = row_format(CONFIG.model, CONFIG.data)
-  text = form.text("x", (Turn("human", "And?"), Turn("gpt", "Nobody you know.")), [])
+  asked_ = "And <script>alert(1)</script>\x00?"
+  text = form.text("x", (Turn("human", asked_), Turn("gpt", "Nobody you know.")), [])
   assert report["lengths"]["edges"][0] == len(text)
   assert report["kinds"]["split_leak"] == {
     "severity": "error",
@@ -104,8 +105,8 @@ def test_a_check_of_two_indexes(folder, capsys):
 
 def test_the_page_holds_all_and_runs_nothing(folder):
   """Kills: a text that is not escaped, pictures that lie elsewhere, a control character."""
-  config = CONFIG
-  check.check([folder / "train.json"], config, folder / "out", check.Settings(2, progress=False))
+  sources = [folder / "train.json", folder / "test.json"]
+  check.check(sources, CONFIG, folder / "out", check.Settings(2, progress=False))
   text = (folder / "out" / "report.html").read_text()
   assert "<script" not in text and "\x00" not in text and "http" not in text
   assert text.count("data:image/jpeg;base64,") == 1  # of the samples with findings, one decodes

@@ -95,7 +95,9 @@ def test_the_list_itself(tmp_path, text, message):
 
 
 def test_a_good_list_has_no_notes(tmp_path):
-  """Kills: a byte order mark, an empty list or a last line break taken for damage."""
+  """Kills: a byte order mark, an empty list, a last line break or a long text taken for damage."""
+  long = GOOD.replace(b"Who", b"Who " * 300_000)
+  assert [case.notes for case in cases(opened(tmp_path, b"[%s,%s]" % (long, GOOD)))] == [(), ()]
   assert not opened(tmp_path, b"\xef\xbb\xbf [] \n").notes
   assert len(opened(tmp_path, b"[%s]\n" % GOOD)) == 1
 

@@ -52,6 +52,7 @@ def test_a_clip_that_decodes_without_its_end():
   assert pixels.look("video", Encoded("a.mkv", data), 4, notes) is not None
   (finding,) = judged("s", notes, severities(()))
   assert (finding.kind, finding.severity) == ("truncated", "warning")
+  assert not judged("s", notes, severities(["truncated=off"]))
 
 
 def test_content_against_name_and_field():

@@ -21,6 +21,8 @@ class Answers:
         at(name)
         if what == "hang":
           time.sleep(60)
+        elif what == "nap":
+          time.sleep(0.5)
         elif what == "die":
           os.abort()
         elif what == "raise":
@@ -76,6 +78,7 @@ def test_a_hang_costs_one_file():
   """Kills: a decoder that hangs for ever; a slow job killed although each file is quick."""
   found = run(["ok:a", "hang:x ok:y", "ok:b"], workers=1, timeout=0.5)
   assert found == {0: (0, [], []), 1: (1, ["x"], ["decoder_timeout"]), 2: (2, [], [])}
+  assert run(["nap:a nap:b nap:c"], workers=1, timeout=1.2) == {0: (0, [], [])}
 
 
 def test_what_raises_is_an_answer():

@@ -10,6 +10,8 @@ from small_files import FACE, FRAMES, POINTS, clip, npy, picture
 
 from facejax.config import DataConfig
 from facejax.data import chat
+from facejax.data.files import Encoded
+from facejax.data.media import read_video
 from facejax.data.pipeline import row_format
 from facejax.data.rows import Outline
 from facejax.doctor import examine
@@ -135,10 +137,10 @@ class Faces:
   """Finds as many faces as it is told to."""
 
   def __init__(self, count):
-    self.count, self.shapes = count, []
+    self.count, self.seen = count, []
 
   def detect(self, image):
-    self.shapes.append(image.shape)
+    self.seen.append(image)
     return [object()] * self.count
 
 
@@ -146,12 +148,16 @@ class Faces:
 def test_faces(form, count, kinds):
   """Kills: a detector that is not asked, or whose answer is turned around."""
   detector = Faces(count)
-  assert found(form, detector=detector) == kinds and detector.shapes == [(48, 48, 3)]
+  assert found(form, detector=detector) == kinds and len(detector.seen) == 1
   turns, media = (
     (Turn("human", "<video>"), TURNS[1]),
     (Piece("video", Stored("a.mp4", data=clip(FRAMES))),),
   )
-  assert found(form, turns, media, detector=detector) == kinds and len(detector.shapes) == 2
+  assert found(form, turns, media, detector=detector) == kinds
+  file = Encoded("a.mp4", clip(FRAMES))
+  middle = read_video(file, form.table.model.frames).pixels[4]
+  np.testing.assert_array_equal(detector.seen[0], FACE.image)
+  np.testing.assert_array_equal(detector.seen[1], middle)
 
 
 def test_a_turned_picture(form):

@@ -212,24 +212,28 @@ class _Worker:
 
 
 def _serve(pipe: Connection, now: _Now, make: Callable[[], Work]) -> None:
-  """The life of a worker process."""
-  try:
-    work = make()
-  except BaseException as error:
-    pipe.send(("broken", f"{type(error).__name__}: {error}"))
-    return
-  pipe.send(("started", None))
-  with contextlib.suppress(EOFError, KeyboardInterrupt):
+  """The life of a worker process; it ends when the other side is closed."""
+  with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
+    try:
+      work = make()
+    except Exception as error:
+      pipe.send(("broken", f"{type(error).__name__}: {error}"))
+      return
+    pipe.send(("started", None))
     while True:
       for job in pipe.recv():
-        try:
-          answer: Any = work(job, now.at)
-        except ModuleNotFoundError as error:
-          pipe.send(("missing", str(error)))
-          return
-        except Exception as error:  # a sample must not end the run
-          last = traceback.extract_tb(error.__traceback__)[-1]
-          where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
-          answer = Failed(f"reading it raised {type(error).__name__}: {error} ({where})")
+        answer = _answer(work, job, now)
         now.at("")
-        pipe.send(("done", answer))
+        pipe.send(answer)
+
+
+def _answer(work: Work, job: Job, now: _Now) -> tuple[str, Any]:
+  """What a job gave; a sample must not end the run, whatever it raises."""
+  try:
+    return "done", work(job, now.at)
+  except ModuleNotFoundError as error:
+    return "missing", str(error)
+  except Exception as error:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
+    return "done", Failed(f"reading it raised {type(error).__name__}: {error} ({where})")
