@@ -60,12 +60,25 @@ def _value(hint, value, where: str):
     return {k: _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
   if origin is tuple and isinstance(value, (list, tuple)):
     return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+  if isinstance(value, _Part):
+    value = str(value) if hint is str else _number(value)
   if hint is float and type(value) is int:
     return float(value)
   if isinstance(hint, type) and type(value) is hint:
     return value
   name = getattr(hint, "__name__", str(hint))
   raise ValueError(f"{where}: expected {name}, got {value!r} ({type(value).__name__})")
+
+
+class _Part(str):
+  """Of a tuple on the command line: the field says whether 2024 is a folder or a number."""
+
+
+def _number(part: _Part) -> float | str:
+  try:
+    return float(part)
+  except ValueError:
+    return str(part)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -121,17 +134,11 @@ def _parse(text: str, old, where: str):
   if isinstance(old, str):
     return text
   if isinstance(old, tuple) and not text.startswith(("(", "[")):
-    return _listed([p for p in text.split(",") if p])
+    return tuple(_Part(p) for p in text.split(",") if p)
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError) as error:
     raise ValueError(f"--{where}: cannot read '{text}' as {type(old).__name__}") from error
-  return tuple(value) if isinstance(old, tuple) else value
-
-
-def _listed(parts: Sequence[str]) -> tuple:
-  """Numbers where all parts are numbers, else texts."""
-  try:
-    return tuple(map(ast.literal_eval, parts))
-  except (ValueError, SyntaxError):
-    return tuple(parts)
+  if not isinstance(old, tuple):
+    return value
+  return tuple(value) if isinstance(value, (list, tuple)) else (value,)  # ('a') is a text
