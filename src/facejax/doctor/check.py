@@ -48,7 +48,7 @@ class Settings:
 
   Attributes:
     workers: processes; 0: one a core.
-    timeout: seconds that a single file may take to decode.
+    timeout: seconds of a core that a single file may take to decode.
     detector: folder or bundle of a face detector's models; "": faces are not looked for.
     severity: KIND=error|warning|off, over findings.KINDS.
     progress: shows a bar.

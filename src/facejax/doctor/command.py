@@ -22,7 +22,7 @@ def add(subparsers) -> None:
   p.add_argument("--out", default="", metavar="DIR", help="default: STORE/check or INDEX_check")
   p.add_argument("--workers", type=int, default=0, help="processes; default: one a core")
   p.add_argument(
-    "--timeout", type=float, default=60.0, help="seconds a file may take; default: %(default)g"
+    "--timeout", type=float, default=60.0, help="core seconds a file may take; default: %(default)g"
   )
   p.add_argument(
     "--detector",

@@ -5,6 +5,10 @@ much as a small picture. A file on which a process hangs for too long, or dies, 
 job's `skip`, and the job is done again without it by a fresh process: so the sample's other
 findings are not lost, and each repetition has one file less.
 
+How long is too long is counted in seconds of a core, by a timer that ends the process: on a busy
+machine, or where a disk stalls, no good file is accused. What waits for ever uses no core; it has
+ten times as long by the clock.
+
 Results come in any order. One chunk of jobs is with a process at a time: it reads the next only
 when it has answered all, so neither side can block the other on a full pipe.
 """
@@ -13,6 +17,7 @@ import contextlib
 import dataclasses
 import itertools
 import multiprocessing
+import signal
 import time
 import traceback
 from collections import deque
@@ -26,7 +31,9 @@ from facejax.doctor.findings import Note
 _CHUNK = 8  # jobs sent at a time: 0.1 ms of waiting for the pipe is then nothing beside decoding
 _START = 300.0  # seconds that a process may take to start: importing and opening models
 _NAME = 8192  # bytes of a file's name that are shared; paths are shorter
+_PATIENCE = 10  # times the limit by the clock
 _KILLS = 3  # in a row without a file to blame, after which the job is given up
+_TIMER = int(getattr(signal, "SIGPROF", 0))  # 0: the system has none, and the clock has to do
 
 Work = Callable[[Job, Callable[[str], None]], Any]
 
@@ -47,7 +54,7 @@ class Pool:
     Args:
       make: called once in each process; gives the function that does a job. Picklable.
       workers: processes.
-      timeout: seconds that a single file may take.
+      timeout: seconds of a core that a single file may take.
     """
     methods = multiprocessing.get_all_start_methods()
     self._context = multiprocessing.get_context(
@@ -75,7 +82,7 @@ class Pool:
     source = iter(jobs)
     again: deque[Job] = deque()
     while len(self._workers) < self._count:
-      self._workers.append(_Worker(self._context, self._make))
+      self._workers.append(_Worker(self._context, self._make, self._timeout))
     while True:
       for worker in self._workers:
         if not worker.jobs:
@@ -96,7 +103,8 @@ class Pool:
     """Seconds that it may still take."""
     if not worker.started:
       return worker.since + _START - time.monotonic()
-    return max(worker.since, worker.now.since) + self._timeout - time.monotonic()
+    since = max(worker.since, worker.now.since)
+    return since + _PATIENCE * self._timeout - time.monotonic()
 
   def _received(
     self, i: int, worker: "_Worker", again: deque[Job]
@@ -128,7 +136,7 @@ class Pool:
       )
     job = worker.jobs.popleft()
     again.extendleft(reversed(worker.jobs))
-    self._workers[i] = _Worker(self._context, self._make)
+    self._workers[i] = _Worker(self._context, self._make, self._timeout)
     if not (file := worker.now.file()):
       kills = job.kills + 1
       if kills == _KILLS:
@@ -142,10 +150,11 @@ class Pool:
         return
       again.appendleft(dataclasses.replace(job, kills=kills))
       return
-    if hung:
+    if hung or code == -_TIMER:
       note = Note(
         "decoder_timeout",
-        f"{file}: still decoding after {self._timeout:g} s - expected a file that decodes - "
+        f"{file}: still decoding after {self._timeout:g} s of a core, or {_PATIENCE} times that by "
+        "the clock - expected a file that decodes - "
         "encode it again, or raise --timeout",
         file,
       )
@@ -162,14 +171,17 @@ class Pool:
 class _Now:
   """What a process is doing, in memory that it shares with the run."""
 
-  def __init__(self, context):
+  def __init__(self, context, timeout: float):
     self._name, self._since = context.RawArray("c", _NAME), context.RawValue("d", 0.0)
+    self._timeout = timeout
 
   def at(self, name: str) -> None:
     """Says which file is opened now; "" for none."""
     data = name.encode(errors="surrogatepass")
     self._name.value = data if len(data) < _NAME else b""
     self._since.value = time.monotonic()
+    if _TIMER:  # nobody handles its signal, so it ends the process, inside a decoder, too
+      signal.setitimer(signal.ITIMER_PROF, self._timeout if name else 0.0)
 
   @property
   def since(self) -> float:
@@ -184,9 +196,9 @@ class _Now:
 class _Worker:
   """A process, its pipe, and the jobs it has not answered."""
 
-  def __init__(self, context, make: Callable[[], Work]):
+  def __init__(self, context, make: Callable[[], Work], timeout: float):
     self.pipe, far = context.Pipe()
-    self.now = _Now(context)
+    self.now = _Now(context, timeout)
     self._process = context.Process(target=_serve, args=(far, self.now, make), daemon=True)
     self._process.start()
     far.close()
