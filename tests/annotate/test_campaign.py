@@ -11,7 +11,7 @@ import time
 import pytest
 from workplace import PRICE
 
-from facejax.annotate import asking, campaign
+from facejax.annotate import asking, campaign, prompts
 from facejax.annotate.asking import Patience
 from facejax.annotate.filters import Limits
 from facejax.annotate.ledger import Cap
@@ -186,6 +186,30 @@ def test_an_endpoint_that_is_gone_stops_the_run(place):
   place.endpoint = type(place.endpoint)()
   place.run()
   assert place.states() == ["kept"] * 24
+
+
+def test_failures_between_answers_do_not_stop_the_run(place):
+  """Kills: ten failures counted over the whole run, which every long one has."""
+  place.items(3)
+  place.endpoint.script = [*[(500, {})] * 9, "", *[(500, {})] * 9]
+  place.run(concurrency=1, patience=Patience(retries=0))
+  assert place.states().count("unanswered") == 18 and place.done.report["stopped"] == ""
+  place.items(5)
+  place.endpoint.script = [(400, {})] * 12
+  place.run(concurrency=1)
+  assert place.states().count("rejected") == 12 and place.done.report["stopped"] == ""
+
+
+def test_a_prompt_that_changes_is_asked_anew(place, monkeypatch):
+  """Kills: a key of the filled text alone, without system turn and version."""
+  place.items(1)
+  place.run()
+  for changes in ({"system": "Look."}, {"id": "fairface/image/2"}):
+    before = place.endpoint.requests
+    changed = dataclasses.replace(prompts.FAIRFACE_IMAGE, **changes)
+    monkeypatch.setattr(prompts, "FAIRFACE_IMAGE", changed)
+    place.run()
+    assert place.endpoint.requests == before + 1
 
 
 def test_a_question_has_a_total_time(place):

@@ -180,6 +180,20 @@ def test_an_unknown_request_that_will_be_sent_again_is_waited_for():
     asyncio.run(session(gives_up=True))
 
 
+def test_two_that_wait_do_not_hope_for_each_other():
+  """Kills: two unknown requests, each of which is to be sent again once the other is answered."""
+
+  async def session():
+    ledger = Ledger(Cap(cost=1.0), idempotent=True)
+    for name in "ab":
+      ledger.take(name, 0.45)
+      ledger.fault(name, "timeout", paid=True)
+    waiting = asyncio.gather(*(ledger.room(n, 0.7) for n in "ab"), return_exceptions=True)
+    return await asyncio.wait_for(waiting, 2)
+
+  assert [type(error) for error in asyncio.run(session())] == [OverBudget] * 2
+
+
 def test_requests_are_capped():
   """Kills: only money capped; a cap off by one; a wait that never ends."""
 
