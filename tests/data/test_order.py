@@ -127,6 +127,26 @@ def test_a_pass_over_small_sources_has_no_sample_twice():
   assert Order([sizes(0, 4), sizes(1, 11)], [4, 11], CAPACITY, seed=0).samples == 15
 
 
+def test_slots_and_epochs_have_permutations_of_their_own():
+  # Kills: one permutation for all slots (a window of the smallest of each band), for all epochs.
+  tokens = np.arange(1, 65)
+  made = Order([np.stack([tokens, 0 * tokens, 0 * tokens], 1)], [1], CAPACITY, seed=0, window=8)
+  windows = [
+    frozenset(p.number for r in range(w * made.rows, (w + 1) * made.rows) for p in made.row(r))
+    for w in range(16)
+  ]
+  assert set(windows[:8]) != set(windows[8:])
+  assert all(len({number % 8 for number in window}) > 1 for window in windows)
+
+
+def test_rows_change_places_from_window_to_window():
+  # Kills: one order of the rows for all windows, as each row is of the same sizes in every one.
+  tokens = np.array([100, *[30] * 15])
+  made = Order([np.stack([tokens, 0 * tokens, 0 * tokens], 1)], [1], CAPACITY, seed=0)
+  whole = [r % made.rows for r in range(20 * made.rows) if made.row(r)[0].number == 0]
+  assert len(whole) == 20 and len(set(whole)) > 2  # it has one of two slots
+
+
 def test_seeds_differ():
   # Kills: a seed that is not used, for samples or for rows.
   first, second = (Order([sizes(0, 90)], [1], CAPACITY, seed=s, window=32) for s in (0, 1))

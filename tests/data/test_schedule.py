@@ -78,6 +78,13 @@ def test_a_change_leaves_what_was_before_it_and_starts_its_own_order():
   assert drawn(again, [5]) != drawn(again, [0])
 
 
+def test_a_mixture_begins_with_its_first_row():
+  """Kills: rows counted from step 0, which begins somewhere in an epoch."""
+  plan = schedule(Mixture(("a",)), Mixture(("b",), start=5))
+  rows = [plan.row(5 + r // 4, r % 4) for r in range(14)]  # 40 samples, three a row
+  assert sorted(n for row in rows for n in row) == list(range(300, 340))
+
+
 def test_numbers_count_through_all_sources():
   """Kills: a number of one source taken for another's; the second mixture's order of sources."""
   plan = schedule(Mixture(("a", "b")), Mixture(("c", "b"), start=9))
