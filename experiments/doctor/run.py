@@ -31,7 +31,7 @@ from facejax.doctor.findings import KINDS
 from facejax.faces.detector_files import default_folder
 
 PLANTS = (*records.PLANTS, *media_files.PLANTS, *copies.PLANTS)
-TIMEOUT = 4  # seconds a file; the planted clip takes ten times as long
+TIMEOUT = 4  # core seconds a file; the planted clip takes ten times as long
 CONFIG = (
   "configs/demo.py",
   "data.row_length=704",
