@@ -218,6 +218,7 @@ def _rounds(conversation: Sequence[Turn], sample: object) -> list[tuple[int, str
         f"sample {sample!r}, turn {i}: unknown role {turn.role!r} - expected 'human' or 'gpt' - "
         "fix the record"
       )
+    _check_text(turn.text, i, sample)
   # The official loader drops a leading gpt turn too.
   start = 1 if conversation and conversation[0].role == "gpt" else 0
   turns = conversation[start:]
@@ -235,6 +236,17 @@ def _rounds(conversation: Sequence[Turn], sample: object) -> list[tuple[int, str
       )
   answers = [*(turn.text for turn in turns[1::2]), None]
   return [(start + 2 * k, turn.text, answers[k]) for k, turn in enumerate(turns[::2])]
+
+
+def _check_text(text: str, turn: int, sample: object) -> None:
+  """JSON can hold half of a surrogate pair, which is no character and no tokenizer takes."""
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(
+      f"sample {sample!r}, turn {turn}: character {error.start} is {text[error.start]!r}, half of a "
+      "surrogate pair - expected text - write the index as UTF-8 from whole characters"
+    ) from error
 
 
 def _check_answer(answer: str, turn: int, template: Template, sample: object) -> None:
