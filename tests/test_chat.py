@@ -278,7 +278,7 @@ def _turns(*pairs):
     (_turns(("gpt", "x"), ("gpt", "y")), [], r"turn 1: from 'gpt' - expected 'human'"),
     (_turns(("human", "x"), ("human", "y")), [], r"turn 1: from 'human' - expected 'gpt'"),
     (_turns(("system", "x")), [], r"sample 's7', turn 0: unknown role 'system'"),
-    (_turns(("human", "x?"), ("gpt", "hi \ud83d")), [], r"'s7', turn 1: character 3 is '.ud83d', half"),
+    (_turns(("human", "x?"), ("gpt", "hi \ud83d")), [], r"turn 1: character 3 is '.ud83d', half"),
     (_turns(("human", "x"), ("gpt", " \n")), [], r"turn 1: the answer is empty \(' \\n'\)"),
     (_turns(("human", "x"), ("gpt", "a</s>b")), [], r"turn 1: the answer contains '</s>'"),
     (_turns(("human", "x"), ("gpt", "a <video>")), [4], r"turn 1: the answer contains '<video>'"),

@@ -299,9 +299,7 @@ def test_a_mixture_may_change_at_a_step_that_is_not_done():
     )
   with pytest.raises(ValueError, match=r"data\.mixtures\.1\.start: None -> 3"):
     meta.check(record(), record(then(3, "llava")), (), 4, "x")
-  with pytest.raises(
-    ValueError, match=r"\(one that starts at step 4 or later is free\), or accept"
-  ):
+  with pytest.raises(ValueError, match=r"\(a mixture from step 4 on is free\), or accept"):
     meta.check(record(), record(then(3, "llava")), (), 4, "x")
   # once it has begun it is the past, too
   begun = record(then(5, "llava"))

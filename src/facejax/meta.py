@@ -98,9 +98,8 @@ def check(
   if refused := [d for d in found if not d.free and not covered(d.name)]:
     lines = "\n  ".join(map(str, refused))
     names = dict.fromkeys(re.sub(r"^data\.mixtures\..*", "data.mixtures", d.name) for d in refused)
-    later = (
-      f" (one that starts at step {done} or later is free)" if "data.mixtures" in names else ""
-    )
+    started = any(re.fullmatch(r"data\.mixtures\.\d+\.start", d.name) for d in refused)
+    later = f" (a mixture from step {done} on is free)" if started else ""
     raise ValueError(
       f"{where} was saved by a run with other settings (saved -> now):\n  {lines}\n"
       f"These change the mathematics or the data. Set them back{later}, or accept them with "

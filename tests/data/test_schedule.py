@@ -12,7 +12,7 @@ from facejax.config import DataConfig, Mixture
 from facejax.data.media import MediaError
 from facejax.data.pipeline import Pipeline
 from facejax.data.schedule import Schedule
-from facejax.types import Sample, Turn
+from facejax.types import Medium, Sample, Turn
 
 
 class Texts(Numbered):
@@ -159,3 +159,51 @@ def test_a_change_of_the_mixture_is_in_the_fingerprint(model):
   assert prints[1]["samples"] == [{"numbered": 7}]
   own = packed(model, mixtures=(Mixture(("b", "a")),)).fingerprint()["mixtures"]
   assert [m["weights"] for m in own] == [[40.0, 300.0]]  # from step 0: instead of the data's
+
+
+class Mapped(Texts):
+  """Samples with a picture and a map; those of `wrong` have a class that no model knows."""
+
+  def __init__(self, samples: int, wrong: tuple[int, ...]):
+    super().__init__(samples, "m")
+    self.wrong = wrong
+
+  def sizes(self):
+    return np.tile(np.int32([60, 1, 0]), (self.samples, 1))
+
+  def __getitem__(self, index):
+    pixels = np.full((1, 12, 12, 3), index, np.uint8)
+    ids = np.full((1, 12, 12), 99 if index in self.wrong else 1, np.uint8)
+    turns = (Turn("human", "<image>\nWho?"), Turn("gpt", "one"))
+    return Sample(self.name(index), turns, (Medium("image", pixels, None, ids),))
+
+
+def test_each_sample_that_the_model_cannot_take_is_named_and_the_others_stay(model):
+  """Kills: a row lost with one of its samples, a second refusal that replaces the first."""
+  data = DataConfig(row_length=240, sources=("m",), images_per_row=4)
+  pipe = Pipeline(model, data, 3, sources={"m": Mapped(12, wrong=(2, 3, 4, 5, 7))})
+  batch, refused = pipe.batch(0)
+  assert sorted(r.id for r in refused) == ["m2", "m3", "m4", "m5", "m7"]
+  assert all(f"sample {r.id!r}" in r.reason and "class 99" in r.reason for r in refused)
+  assert sorted(set(batch.sample_id.ravel().tolist()) - {-1}) == [0, 1, 6, 8, 9, 10, 11]
+
+
+def test_a_sample_that_grew_since_the_start_is_named(model):
+  """Kills: a neighbour that is blamed, advice that nobody can follow."""
+
+  class Grown(Texts):
+    def __getitem__(self, index):
+      sample = super().__getitem__(index)
+      if index != 3:
+        return sample
+      return dataclasses.replace(
+        sample, conversation=(Turn("human", "?"), Turn("gpt", "one " * 70))
+      )
+
+  data = DataConfig(row_length=150, sources=("g",))
+  pipe = Pipeline(model, data, 9, sources={"g": Grown(20, "g")})
+  with pytest.raises(ValueError, match=r"'g3' takes \(\d+, 0, 0\) .* it took \(47, 0, 0\) when"):
+    pipe.batch(0)
+  long = dataclasses.replace(data, row_length=60)
+  with pytest.raises(ValueError, match=r"sample 'g3' takes \d+ tokens .* a row has 60"):
+    Pipeline(model, long, 20, sources={"g": Grown(20, "g")}).batch(0)

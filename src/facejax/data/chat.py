@@ -244,8 +244,8 @@ def _check_text(text: str, turn: int, sample: object) -> None:
     text.encode()
   except UnicodeEncodeError as error:
     raise ValueError(
-      f"sample {sample!r}, turn {turn}: character {error.start} is {text[error.start]!r}, half of a "
-      "surrogate pair - expected text - write the index as UTF-8 from whole characters"
+      f"sample {sample!r}, turn {turn}: character {error.start} is {text[error.start]!r}, half of "
+      "a surrogate pair - expected text - write the index as UTF-8 from whole characters"
     ) from error
 
 

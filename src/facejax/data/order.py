@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Int
 
 WINDOW = 1024  # samples that are planned together
+VERSION = 1  # of the order: another one gives other rows for the same settings
 # Samples that can stand in a slot, at least; a small source would else have the same neighbours in
 # a row in every epoch. 16 of the nearest sizes are exchanged, but no more than an eighth of all: a
 # few samples of very different sizes would fill their rows badly.

@@ -19,11 +19,11 @@ import jax
 from absl import flags
 
 from facejax.config import MODALITIES, DataConfig, Mixture, ModelConfig
-from facejax.data import chat
+from facejax.data import chat, order
 from facejax.data.bpe import BpeTokenizer
 from facejax.data.llava import LlavaSource
 from facejax.data.media import MediaError
-from facejax.data.rows import KINDS, Row, RowFormat, collate, encode
+from facejax.data.rows import KINDS, Row, RowFormat, collate, encode, slots
 from facejax.data.schedule import Schedule
 from facejax.data.sources import Source, SyntheticSource
 from facejax.data.tokenizer import TextTokenizer, Tokenizer
@@ -191,6 +191,7 @@ class Pipeline:
     }
     return {
       "mixtures": self.schedule.fingerprint(),
+      "order": order.VERSION,
       "seed": self._data.seed,
       "rows": self._rows,
       "row_length": form.length,
@@ -261,6 +262,8 @@ class Pipeline:
       return lay(samples), refused
     except MediaError:
       usable = []
+    except ValueError as error:  # sizes were checked before the first step
+      raise ValueError(self._changed(samples) or str(error)) from error
     for number, sample in samples:  # one by one, to find which it was
       try:
         lay([(number, sample)])
@@ -268,6 +271,20 @@ class Pipeline:
       except MediaError as error:
         refused = [*refused, Refusal(self.name(number), str(error))]
     return lay(usable), refused
+
+  def _changed(self, samples: list[tuple[int, Sample]]) -> str:
+    """Says which sample takes more of a row than it did when the run started; "" if none does."""
+    for number, sample in samples:
+      outline = [self.form.outline(medium) for medium in sample.media]
+      text = self.form.text(sample.id, sample.conversation, outline)
+      now, then = (len(text), *slots(outline)), self.schedule.size(number)
+      if any(a > b for a, b in zip(now, then, strict=True)):
+        return (
+          f"sample {sample.id!r} takes {now} tokens, pictures and clips of a row, it took {then} "
+          "when its source was opened - expected files that do not change during a run - start it "
+          "again with --resume, which looks at them anew"
+        )
+    return ""
 
 
 def _collect(block: list[tuple[Row, list[Refusal]]]) -> tuple[Batch, tuple[Refusal, ...]]:

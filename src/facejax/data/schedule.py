@@ -88,6 +88,11 @@ class Schedule:
     place = self._find(number)
     return self._source(place)[place.number]
 
+  def size(self, number: int) -> tuple[int, ...]:
+    """Tokens, pictures and clips that the sample was planned with."""
+    place = self._find(number)
+    return tuple(self._source(place).sizes()[place.number].tolist())
+
   def name(self, number: int) -> str:
     """What people call the sample."""
     place = self._find(number)

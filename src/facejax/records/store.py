@@ -131,6 +131,7 @@ class RecordsSource:
     self.refusals = (*refused, *quarantined.values())
     usable[list(quarantined)] = False
     self._usable = np.flatnonzero(usable).astype(np.int32)
+    self._quarantined_count = len(quarantined)
     self._digest = hashlib.sha256(np.packbits(usable).tobytes()).hexdigest()
 
   def _name(self, record: int) -> str:
@@ -174,6 +175,7 @@ class RecordsSource:
       "name": self._store.name,
       "digest": self._store.digest(),
       "usable": len(self),
+      "quarantined": self._quarantined_count,
       "usable_records": self._digest,
     }
 
