@@ -31,7 +31,7 @@ from facejax.data.tokenizer import TextTokenizer, Tokenizer
 from facejax.types import Batch, Refusal, Sample
 from facejax.visual_table import VisualTable
 
-_THREADS = 2  # batches that are made at a time, in each process, before they are asked for
+_THREADS = 2  # batches that are made at a time, before they are asked for, without workers
 
 
 def load_tokenizer(name: str) -> TextTokenizer:
@@ -221,7 +221,9 @@ class Pipeline:
     """
     # Whole batches: handed over row by row, each costs a worker 3 to 4 ms more of a core.
     steps = grain.MapDataset.range(start, stop).map(self.batch)
-    ready = steps.to_iter_dataset(grain.ReadOptions(_THREADS, _THREADS))
+    # A worker has no threads besides: pictures are too short a work to share one lock over.
+    threads = 0 if self._data.workers else _THREADS
+    ready = steps.to_iter_dataset(grain.ReadOptions(threads, threads))
     if self._data.workers:
       if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which only an absl app parses
         flags.FLAGS.mark_as_parsed()
