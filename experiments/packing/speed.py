@@ -5,7 +5,7 @@ collator pads each sample to the longest of its batch. Its grouping sorts by wor
 pictures and clips apart, so a batch of 8 has n clips with the chance of the binomial distribution;
 one step of each n is timed and weighted by that chance. (Its own batches are of 24 and 16 samples a
 GPU: more padding yet.) The encoders are narrow, so that empty media slots cost next to nothing on
-either side; in the 7B, where they are 4 % of the arithmetic, they cost more.
+either side; in the 7B, where an encoder has 4 % of the decoder's parameters, they cost more.
 """
 
 import math
