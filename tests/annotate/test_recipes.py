@@ -7,13 +7,14 @@ import re
 
 import numpy as np
 import pytest
+import small_data
 from workplace import write_picture
 
 from facejax.annotate import fairface, output, pictures, prompts
 from facejax.annotate.faceinstruct import FaceInstruct
 from facejax.annotate.fairface import FairFace
 from facejax.annotate.runner import Rules
-from facejax.config import DecoderConfig, LlavaConfig, ModelConfig, VitConfig
+from facejax.config import LlavaConfig
 from facejax.data.llava import LlavaSource
 from facejax.data.media import MediaError
 from facejax.data.pipeline import load_tokenizer
@@ -24,22 +25,7 @@ from facejax.visual_table import VisualTable
 
 def source(folder) -> LlavaSource:
   """dataset.json as training reads it: a picture is 4 tokens."""
-  tokenizer = load_tokenizer("demo")
-  model = ModelConfig(
-    image=VitConfig(image_size=12, patch=6, width=4, layers=1, heads=1, mlp=4, select_layer=-1),
-    decoder=DecoderConfig(
-      vocab=tokenizer.vocab_size,
-      width=8,
-      layers=1,
-      heads=1,
-      kv_heads=1,
-      head_width=8,
-      mlp=8,
-      max_length=512,
-    ),
-    frames=3,
-  )
-  form = RowFormat(VisualTable(model, 1, 1), 400, tokenizer)
+  form = RowFormat(VisualTable(small_data.model(), 1, 1), 400, load_tokenizer("demo"))
   files = LlavaConfig((str(folder / "out" / "dataset.json"),), str(folder), str(folder))
   return LlavaSource(files, form, 0)
 
@@ -176,18 +162,6 @@ def test_units_are_indexed_like_a_list(place):
   assert len(FairFace(place.path / "labels.csv", place.path, limit=1).units) == 8
 
 
-def write_clip(path, frames: int) -> None:
-  """Frame t is grey of 20 t."""
-  av = pytest.importorskip("av")
-  with av.open(str(path), "w") as container:
-    stream = container.add_stream("mpeg4", rate=10)
-    stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-    for t in range(frames):
-      picture = np.full((32, 32, 3), 20 * t, np.uint8)
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-    container.mux(stream.encode())
-
-
 def instruct(place, items) -> FaceInstruct:
   path = place.path / "items.json"
   path.write_text(json.dumps(items))
@@ -197,7 +171,7 @@ def instruct(place, items) -> FaceInstruct:
 def test_faceinstruct_end_to_end(place):
   """Kills: a label that is not sent or is stored; a rater that does not see the answer or the
   media; frames of a clip out of order; a low rating kept, or its sample lost."""
-  write_clip(place.path / "c.mp4", 7)
+  small_data.write_clip(place.path / "c.mp4", 7)
   for i in range(12):
     write_picture(place.path / f"{i}.png", i)
   np.save(place.path / "c.npy", np.full((7, 68, 2), 99.0, np.float32))

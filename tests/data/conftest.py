@@ -5,30 +5,16 @@ import pathlib
 
 import numpy as np
 import pytest
+import small_data
 from PIL import Image
 
-from facejax.config import DecoderConfig, ModelConfig, SegmentationConfig, VitConfig
-from facejax.data.pipeline import load_tokenizer
+from facejax.config import ModelConfig
 
 
 @pytest.fixture(scope="session")
 def model() -> ModelConfig:
   """4 tokens a picture, 9 a map; clips of 3 frames: 12 and 27."""
-  return ModelConfig(
-    image=VitConfig(image_size=12, patch=6, width=4, layers=1, heads=1, mlp=4, select_layer=-1),
-    decoder=DecoderConfig(
-      vocab=load_tokenizer("demo").vocab_size,
-      width=8,
-      layers=1,
-      heads=1,
-      kv_heads=1,
-      head_width=8,
-      mlp=8,
-      max_length=512,
-    ),
-    segmentation=SegmentationConfig(mode="concat", size=6, grid=3, width=4),
-    frames=3,
-  )
+  return small_data.mapped_model()
 
 
 class Folder:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import pathlib
 import re
 from collections import Counter
 
 import numpy as np
 import pytest
+import small_data
 from PIL import Image
 
 from facejax.config import LlavaConfig, SyntheticConfig
@@ -24,18 +24,6 @@ from facejax.visual_table import VisualTable
 @pytest.fixture
 def form(model) -> RowFormat:
   return RowFormat(VisualTable(model, 2, 1), 200, load_tokenizer("demo"))
-
-
-def write_clip(path: pathlib.Path, frames: int) -> None:
-  """Frame t is grey of 20 t."""
-  av = pytest.importorskip("av")
-  with av.open(str(path), "w") as container:
-    stream = container.add_stream("mpeg4", rate=10)
-    stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-    for t in range(frames):
-      picture = np.full((32, 32, 3), 20 * t, np.uint8)
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-    container.mux(stream.encode())
 
 
 def points(*lead: int) -> np.ndarray:
@@ -176,7 +164,7 @@ def test_media_folders(folder, form):
   (folder.path / "pictures").mkdir()
   (folder.path / "clips").mkdir()
   folder.add(image="a.png"), folder.image("pictures/a.png")
-  write_clip(folder.path / "clips/c.mp4", 6)
+  small_data.write_clip(folder.path / "clips/c.mp4", 6)
   folder.add("<video>\nWho?", video="c.mp4")
   config = LlavaConfig((folder.index(),), str(folder.path / "pictures"), str(folder.path / "clips"))
   source = LlavaSource(config, form, 0)
@@ -186,7 +174,7 @@ def test_media_folders(folder, form):
 @pytest.mark.parametrize("stored", ["every frame", "the chosen"])
 def test_landmarks_and_maps_of_a_clip(folder, form, stored):
   # kills: the first frames' landmarks for frames spread over the clip
-  write_clip(folder.path / "c.mp4", 9)
+  small_data.write_clip(folder.path / "c.mp4", 9)
   marks, maps = points(9), np.stack([np.full((32, 32), t, np.uint8) for t in range(9)])
   taken = slice(None) if stored == "every frame" else [0, 4, 8]
   folder.array("c.npy", marks[taken]), folder.array("c_map.npy", maps[taken])
@@ -199,7 +187,7 @@ def test_landmarks_and_maps_of_a_clip(folder, form, stored):
 
 def test_media_follow_their_placeholders(folder, form):
   # kills: media in the order of fields; landmarks in another order than media
-  write_clip(folder.path / "c.mp4", 6)
+  small_data.write_clip(folder.path / "c.mp4", 6)
   marks = points()
   folder.array("a.npy", marks)
   folder.add(
@@ -230,7 +218,7 @@ def _link_out(folder):
 
 
 def _flat_clip(folder):
-  write_clip(folder.path / "c.mp4", 6)
+  small_data.write_clip(folder.path / "c.mp4", 6)
   folder.array("l.npy", points())
   return {"question": "<video>", "video": "c.mp4", "landmarks_2d": "l.npy"}
 
@@ -333,7 +321,7 @@ def test_refusals(folder, form, case):
 
 def test_a_clip_where_rows_have_no_slot(folder, form):
   # kills: a clip that is silently left out when videos_per_row is 0
-  write_clip(folder.path / "c.mp4", 6)
+  small_data.write_clip(folder.path / "c.mp4", 6)
   folder.add("<video>\nWho?", video="c.mp4")
   none = dataclasses.replace(form, table=dataclasses.replace(form.table, videos=0))
   with pytest.raises(ValueError, match=r"has 1 video\(s\), .* raise data.videos_per_row"):
@@ -342,7 +330,7 @@ def test_a_clip_where_rows_have_no_slot(folder, form):
 
 def test_videos_need_a_decoder(folder, form, monkeypatch):
   # kills: a run that stops at its first clip, hours later
-  write_clip(folder.path / "c.mp4", 6)
+  small_data.write_clip(folder.path / "c.mp4", 6)
   folder.add("<video>\nWho?", video="c.mp4")
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   with pytest.raises(ModuleNotFoundError, match=r"PyAV .* pip install -e '.\[video\]'"):
@@ -353,7 +341,7 @@ def test_decoding_fails_by_name(folder, form):
   # kills: a failure that names the file and not the sample; landmarks of another clip's length
   folder.image("a.png", y=200, x=200)
   (folder.path / "a.png").write_bytes((folder.path / "a.png").read_bytes()[:3000])
-  write_clip(folder.path / "c.mp4", 9)
+  small_data.write_clip(folder.path / "c.mp4", 9)
   folder.array("c.npy", points(5))
   folder.add(image="a.png")
   folder.add("<video>\nWho?", video="c.mp4", landmarks_2d="c.npy")

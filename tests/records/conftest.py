@@ -3,9 +3,10 @@
 import pathlib
 
 import pytest
+import small_data
 from record_folders import llava_folder, written
 
-from facejax.config import DecoderConfig, ModelConfig, SegmentationConfig, VitConfig
+from facejax.config import ModelConfig
 from facejax.data.pipeline import load_tokenizer
 from facejax.data.rows import RowFormat
 from facejax.records import build, spec
@@ -32,22 +33,7 @@ def built(source, tmp_path) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def model() -> ModelConfig:
   """4 tokens a picture, 9 a map; clips of 3 frames: 12 and 27."""
-  tokenizer = load_tokenizer("demo")
-  return ModelConfig(
-    image=VitConfig(image_size=12, patch=6, width=4, layers=1, heads=1, mlp=4, select_layer=-1),
-    decoder=DecoderConfig(
-      vocab=tokenizer.vocab_size,
-      width=8,
-      layers=1,
-      heads=1,
-      kv_heads=1,
-      head_width=8,
-      mlp=8,
-      max_length=512,
-    ),
-    segmentation=SegmentationConfig(mode="concat", size=6, grid=3, width=4),
-    frames=3,
-  )
+  return small_data.mapped_model()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ it is used, and every line before it with it; the other lines survive a killed p
 always a power cut. A start without an end is a request that was under way.
 """
 
-import fcntl
 import json
 import os
 import pathlib
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from facejax.annotate.unit import Answer
+from facejax.locks import hold
 
 NAME = "journal.jsonl"
 
@@ -34,14 +34,11 @@ class Journal:
     folder.mkdir(parents=True, exist_ok=True)
     self.path = folder / NAME
     self._file = self.path.open("a+b", buffering=0)
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      self._file.close()
-      raise ValueError(
-        f"another process is writing to {folder} - expected one run at a time on an output "
-        "folder - wait for it, or give another folder"
-      ) from error
+    hold(
+      self._file,
+      f"another process is writing to {folder} - expected one run at a time on an output folder - "
+      "wait for it, or give another folder",
+    )
     _sync_folder(folder)
     self._answers: dict[str, list[int]] = {}
     self._broken = False

@@ -10,7 +10,6 @@ them.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from facejax.locks import hold
 
 # Files read at a time: on a network disk, waiting for them takes longer than hashing.
 _THREADS = 16
@@ -39,14 +40,11 @@ class Ledger:
     self.results: dict[str, Any] = {}
     self._contents: dict[str, tuple[int, int, str]] = {}
     self._file = open(path, "a+b")  # noqa: SIM115 - closed by close()
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      self._file.close()
-      raise ValueError(
-        f"{path} is locked ({error}) - expected no other run on {path.parent} - wait for it, or "
-        "give another folder"
-      ) from error
+    hold(
+      self._file,
+      f"{path} is locked by another process - expected no other run on {path.parent} - wait for "
+      "it, or give another folder",
+    )
     self._read(path)
 
   def __enter__(self) -> "Ledger":

@@ -12,7 +12,6 @@ A killed build repeats the parts it was working on. Whatever is finished stays.
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import json
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from facejax.data.refused import TooManyRefused, check_share
+from facejax.locks import hold
 from facejax.records import builder, manifest
 from facejax.records.spec import SourceSpec
 from facejax.types import Refusal
@@ -98,12 +98,12 @@ def _alone(work: pathlib.Path) -> Iterator[None]:
   work.mkdir(parents=True, exist_ok=True)
   handle = os.open(work, os.O_RDONLY)
   try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    hold(
+      handle,
+      f"{work} is being built by another process - expected one at a time - wait for it, or stop "
+      "it",
+    )
     yield
-  except BlockingIOError as error:
-    raise ValueError(
-      f"{work} is being built by another process - expected one at a time - wait for it, or stop it"
-    ) from error
   finally:
     os.close(handle)
 
