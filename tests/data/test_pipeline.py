@@ -200,7 +200,7 @@ def test_a_stage_reads_a_part_of_what_the_run_reads(model):
   assert reads(only_maps, ("landmarks",)) == ()
 
 
-def test_the_fingerprint_tells_data_apart(model):
+def test_the_fingerprint_tells_data_apart(model, monkeypatch):
   # kills: a setting that changes batches and not the fingerprint; one that does the reverse
   prints = lambda rows=4, **change: json.dumps(
     pipeline(model, rows, dataclasses.replace(DATA, **change)).fingerprint(), sort_keys=True
@@ -216,7 +216,8 @@ def test_the_fingerprint_tells_data_apart(model):
     prints(modalities=()),
     prints(resize="crop"),
   ]
-  assert len({base, *changed}) == 8
+  monkeypatch.setattr("facejax.data.order.VERSION", 99)
+  assert len({base, *changed, prints()}) == 9
 
 
 def test_drawn_faces_end_to_end(model):
