@@ -249,4 +249,6 @@ def test_workers_change_nothing(model, folder):
   for (one, refused), (other, also) in pairs:
     assert_equal(one, other)
     assert refused == also
+    # not a view of memory that goes with the worker
+    assert all(type(x) is np.ndarray for x in jax.tree.leaves(other))
   assert sum(len(refused) for (_, refused), _ in pairs) > 0

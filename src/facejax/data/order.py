@@ -125,8 +125,9 @@ class _Stream:
     epoch, place = divmod(draw, n)
     offset, slot = epoch * n % count, draw % count
     starts, members = _bands(n, count, offset)
-    nth = (place - (slot - offset) % count) // count
-    rank = int(starts[slot]) + permuted(nth, int(members[slot]), (self._key, epoch, slot))
+    # A slot's draws are `count` apart, so this is its (place // count)-th of the epoch.
+    nth = permuted(place // count, int(members[slot]), (self._key, epoch, slot))
+    rank = int(starts[slot]) + nth
     if self._exchange > 1:
       first = rank - rank % self._exchange
       size = min(self._exchange, n - first)
