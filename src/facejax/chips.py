@@ -1,0 +1,170 @@
+"""Accelerators: what they can do at best, and what XLA is told on each. device kind -> Chip.
+
+A record describes one JAX device: a chip, but for TPU7x, whose chip is two devices. Peaks, memory
+and links are the makers' public figures. `clock` times `flop_per_cycle` is the peak. `link` is what
+collectives can use: nine tenths of the public figure (eight tenths on v6e), as MaxText's and
+others' measurements have it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+GIB = 2**30
+
+_SPARSE_CORE = {
+  f"xla_tpu_enable_sparse_core_collective_offload_{name}": "true"
+  for name in (
+    "all_gather",
+    "2d_all_gather",
+    "3d_all_gather",
+    "all_reduce",
+    "reduce_scatter",
+    "nd_reduce_scatter",
+  )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+  """Share of the peak that splash attention's kernels reach on the tiles that they compute.
+
+  From the kernels' static schedules (tiles of 512, head width 128), so a lower bound of their time.
+  """
+
+  forward: float
+  dkv: float  # gradients of keys and values
+  dq: float  # gradient of queries
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """A device of one kind."""
+
+  name: str  # as in a topology's name
+  kinds: tuple[str, ...]  # jax.Device.device_kind, with the names that runtimes have used
+  peak: float  # bfloat16 FLOP/s
+  memory: int  # bytes of HBM that a program may use, as the compiler says
+  bandwidth: float  # bytes/s of HBM
+  link: float  # bytes/s one way, of a chip's link to one neighbour; on a GPU of its NVLink
+  network: float  # bytes/s one way between slices or nodes
+  torus: int  # axes of the network of chips; 0: each reaches each at `link`
+  devices: int = 1  # JAX devices of a chip, which share its links
+  clock: float | None = None  # Hz; None: the compiler estimates no cycles
+  kernels: Kernels | None = None  # None: no kernel's time is known
+  compiler_options: Mapping[str, str] = MappingProxyType({})
+
+  @property
+  def is_tpu(self) -> bool:
+    """Whether the TPU compiler makes its programs."""
+    return self.clock is not None
+
+
+CHIPS = (
+  Chip(
+    name="v4",
+    kinds=("TPU v4",),
+    peak=275e12,
+    memory=int(30.75 * GIB),
+    bandwidth=1228e9,
+    link=45e9,
+    network=6.25e9,
+    torus=3,
+    clock=1.05e9,
+    kernels=Kernels(0.51, 0.36, 0.37),  # v5p's: two cores of the same width
+  ),
+  Chip(
+    name="v5e",
+    kinds=("TPU v5 lite", "TPU v5e", "TPU v5litepod"),
+    peak=196.6e12,
+    memory=int(15.75 * GIB),
+    bandwidth=819e9,
+    link=45e9,
+    network=3.125e9,
+    torus=2,
+    clock=1.5e9,
+    kernels=Kernels(0.59, 0.88, 0.89),
+    # Products go from 76 to 92 % of the peak; a compilation takes up to eight times as long.
+    compiler_options=MappingProxyType({"xla_tpu_scoped_vmem_limit_kib": "98304"}),
+  ),
+  Chip(
+    name="v5p",
+    kinds=("TPU v5", "TPU v5p"),
+    peak=458.8e12,
+    memory=int(95.74 * GIB),
+    bandwidth=2765e9,
+    link=90e9,
+    network=6.25e9,
+    torus=3,
+    clock=1.75e9,
+    kernels=Kernels(0.51, 0.36, 0.37),  # both backward kernels run on one of the two cores
+    # SparseCores carry the collectives beside the products: without them all are synchronous. The
+    # last one keeps gathers from becoming sums of zero-padded buffers.
+    compiler_options=MappingProxyType(
+      {
+        **_SPARSE_CORE,
+        "xla_tpu_scoped_vmem_limit_kib": "65536",
+        "xla_tpu_prefer_async_allgather_to_allreduce": "true",
+      }
+    ),
+  ),
+  Chip(
+    name="v6e",
+    kinds=("TPU v6 lite", "TPU v6e"),
+    peak=917.5e12,
+    memory=int(31.25 * GIB),
+    bandwidth=1640e9,
+    link=90e9,
+    network=12.5e9,
+    torus=2,
+    clock=1.75e9,
+    kernels=Kernels(0.18, 0.33, 0.30),  # heads of 128 fill half of a product unit of 256
+    compiler_options=MappingProxyType({**_SPARSE_CORE, "xla_tpu_scoped_vmem_limit_kib": "98304"}),
+  ),
+  Chip(
+    name="tpu7x",
+    kinds=("TPU7x", "TPU v7x"),
+    peak=1153.4e12,
+    memory=int(94.75 * GIB),
+    bandwidth=3690e9,
+    link=90e9,
+    network=6.25e9,
+    torus=3,
+    devices=2,
+    clock=2.2e9,
+    kernels=Kernels(0.18, 0.33, 0.30),  # v6e's: product units of 256 too
+    compiler_options=MappingProxyType({**_SPARSE_CORE, "xla_tpu_scoped_vmem_limit_kib": "65536"}),
+  ),
+  Chip(
+    name="h100",
+    kinds=("NVIDIA H100 80GB HBM3", "NVIDIA H100"),
+    peak=989.4e12,
+    memory=int(79.1 * GIB),
+    bandwidth=3350e9,
+    link=450e9,
+    network=50e9,
+    torus=0,
+  ),
+  Chip(
+    name="h200",
+    kinds=("NVIDIA H200",),
+    peak=989.4e12,
+    memory=int(139.7 * GIB),
+    bandwidth=4800e9,
+    link=450e9,
+    network=50e9,
+    torus=0,
+  ),
+)
+
+
+def of_kind(kind: str) -> Chip | None:
+  """The chip whose devices have this device_kind; None for a CPU or an unknown one."""
+  return next((chip for chip in CHIPS if kind in chip.kinds), None)
+
+
+def compiler_options(mesh: Any) -> dict[str, str]:
+  """What XLA is told for the devices of a mesh (jax.sharding.Mesh); nothing for unknown ones."""
+  chip = of_kind(mesh.devices.flat[0].device_kind)
+  return dict(chip.compiler_options) if chip else {}
