@@ -1,20 +1,17 @@
 """Accelerators: what they can do at best, and what XLA is told on each. device kind -> Chip.
 
 A record describes one JAX device: a chip, but for TPU7x, whose chip is two devices. Peaks, memory
-and links are the makers' public figures. `clock` times `flop_per_cycle` is the peak. `link` is what
-collectives can use: nine tenths of the public figure (eight tenths on v6e), as MaxText's and
-others' measurements have it.
+and links are the makers' public figures. `link` is what collectives can use, by our estimate: nine tenths of
+the public figure, eight on v6e.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 GIB = 2**30
 
-_SPARSE_CORE = {
-  f"xla_tpu_enable_sparse_core_collective_offload_{name}": "true"
+_SPARSE_CORE = tuple(
+  (f"xla_tpu_enable_sparse_core_collective_offload_{name}", "true")
   for name in (
     "all_gather",
     "2d_all_gather",
@@ -23,7 +20,12 @@ _SPARSE_CORE = {
     "reduce_scatter",
     "nd_reduce_scatter",
   )
-}
+)
+
+
+def _vmem(mib: int) -> tuple[str, str]:
+  """How much of a core's own memory one fusion may take, where 16 MiB are the default."""
+  return "xla_tpu_scoped_vmem_limit_kib", str(mib * 1024)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Chip:
   devices: int = 1  # JAX devices of a chip, which share its links
   clock: float | None = None  # Hz; None: the compiler estimates no cycles
   kernels: Kernels | None = None  # None: no kernel's time is known
-  compiler_options: Mapping[str, str] = MappingProxyType({})
+  options: tuple[tuple[str, str], ...] = ()  # of the compiler
 
   @property
   def is_tpu(self) -> bool:
@@ -86,7 +88,7 @@ CHIPS = (
     clock=1.5e9,
     kernels=Kernels(0.59, 0.88, 0.89),
     # Products go from 76 to 92 % of the peak; a compilation takes up to eight times as long.
-    compiler_options=MappingProxyType({"xla_tpu_scoped_vmem_limit_kib": "98304"}),
+    options=(_vmem(96),),
   ),
   Chip(
     name="v5p",
@@ -101,12 +103,10 @@ CHIPS = (
     kernels=Kernels(0.51, 0.36, 0.37),  # both backward kernels run on one of the two cores
     # SparseCores carry the collectives beside the products: without them all are synchronous. The
     # last one keeps gathers from becoming sums of zero-padded buffers.
-    compiler_options=MappingProxyType(
-      {
-        **_SPARSE_CORE,
-        "xla_tpu_scoped_vmem_limit_kib": "65536",
-        "xla_tpu_prefer_async_allgather_to_allreduce": "true",
-      }
+    options=(
+      *_SPARSE_CORE,
+      _vmem(64),
+      ("xla_tpu_prefer_async_allgather_to_allreduce", "true"),
     ),
   ),
   Chip(
@@ -120,7 +120,7 @@ CHIPS = (
     torus=2,
     clock=1.75e9,
     kernels=Kernels(0.18, 0.33, 0.30),  # heads of 128 fill half of a product unit of 256
-    compiler_options=MappingProxyType({**_SPARSE_CORE, "xla_tpu_scoped_vmem_limit_kib": "98304"}),
+    options=(*_SPARSE_CORE, _vmem(96)),
   ),
   Chip(
     name="tpu7x",
@@ -134,7 +134,7 @@ CHIPS = (
     devices=2,
     clock=2.2e9,
     kernels=Kernels(0.18, 0.33, 0.30),  # v6e's: product units of 256 too
-    compiler_options=MappingProxyType({**_SPARSE_CORE, "xla_tpu_scoped_vmem_limit_kib": "65536"}),
+    options=(*_SPARSE_CORE, _vmem(64)),
   ),
   Chip(
     name="h100",
@@ -167,4 +167,4 @@ def of_kind(kind: str) -> Chip | None:
 def compiler_options(mesh: Any) -> dict[str, str]:
   """What XLA is told for the devices of a mesh (jax.sharding.Mesh); nothing for unknown ones."""
   chip = of_kind(mesh.devices.flat[0].device_kind)
-  return dict(chip.compiler_options) if chip else {}
+  return dict(chip.options) if chip else {}
