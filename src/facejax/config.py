@@ -4,6 +4,7 @@ A value that cannot work is refused where it is set: each dataclass checks its o
 """
 
 import dataclasses
+import math
 
 from facejax.config_checks import each_once, one_of, within
 from facejax.config_data import (
@@ -26,6 +27,7 @@ __all__ = [
   "EvaluateConfig",
   "FusionConfig",
   "LlavaConfig",
+  "LoraConfig",
   "MeshConfig",
   "Mixture",
   "ModelConfig",
@@ -244,10 +246,34 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig:
+  """Low-rank adapters beside frozen linears (arXiv 2106.09685); the defaults are FaceLLM's.
+
+  There is no dropout: FaceLLM trains without.
+  """
+
+  rank: int = 16
+  alpha: float = 32.0  # the product of the two halves is scaled by alpha / rank
+  # Regular expressions; the path of a linear must match one in full. Default: all seven of a block.
+  targets: tuple[str, ...] = (r"decoder/blocks/(attention/([qkv]|out)|gate|up|down)",)
+  # How the frozen kernels of all stacked blocks are held: in ModelConfig.dtype ("model"), or
+  # quantised (QLoRA, arXiv 2305.14314): "int8" or "nf4"; see quantize.py
+  base: str = "model"
+
+  def __post_init__(self):
+    within(self, "rank", 1)
+    one_of("LoraConfig.base", self.base, ("model", "int8", "nf4"))
+    each_once("LoraConfig.targets", self.targets)
+    if not 0 < self.alpha < math.inf:
+      raise ValueError(f"LoraConfig.alpha={self.alpha}: expected above 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class StageConfig:
   """What trains, from what, how long. stages.py has the three of Face-LLaVA."""
 
-  trainable: tuple[str, ...]  # regular expressions; a parameter path must match one in full
+  # Regular expressions; a parameter path must match one in full. Adapters train beside these.
+  trainable: tuple[str, ...]
   optim: OptimConfig
   steps: int
   rows: int  # a step, over all devices
@@ -258,6 +284,7 @@ class StageConfig:
   accumulate: int = 1  # micro-batches a step; rows must be a multiple
   modalities: tuple[str, ...] = MODALITIES  # of data.modalities, those this stage reads
   mixtures: tuple[Mixture, ...] = ()  # other sources than data's, each from its step on
+  lora: LoraConfig | None = None  # adapters; the checkpoints of the stage then hold no base
 
   def __post_init__(self):
     within(self, "steps rows accumulate", 1)
@@ -276,6 +303,7 @@ class MeshConfig:
 
   data: int = -1
   fsdp: int = 1
+  context: int = 1
   tensor: int = 1
 
 
