@@ -14,6 +14,7 @@ from facejax.models import presets
 from facejax.models.face_mllm import FaceMLLM, init_shapes
 from facejax.models.presets import demo, face_llava_7b, tiny
 from facejax.sharding import (
+  MESH_AXES,
   PARAM_AXES,
   AxisRules,
   batch_sharding,
@@ -46,13 +47,15 @@ def test_seven_b_layout(seven_b):
   mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
   got = param_shardings(seven_b, mesh)
   blocks = got["decoder"]["blocks"]
-  assert blocks["attention"]["q"]["kernel"].spec == P(None, "fsdp", "tensor")
-  assert blocks["attention"]["out"]["kernel"].spec == P(None, "tensor", "fsdp")
-  assert blocks["down"]["kernel"].spec == P(None, "tensor", "fsdp")
-  assert got["decoder"]["embedding"].spec == P("tensor", "fsdp")
+  assert blocks["attention"]["q"]["kernel"].spec == P(None, ("fsdp", "context"), "tensor")
+  assert blocks["attention"]["out"]["kernel"].spec == P(None, "tensor", ("fsdp", "context"))
+  assert blocks["down"]["kernel"].spec == P(None, "tensor", ("fsdp", "context"))
+  assert got["decoder"]["embedding"].spec == P("tensor", ("fsdp", "context"))
   assert got["decoder"]["norm"]["scale"].spec == P()
-  assert got["video_encoder"]["rest"]["fc1"]["kernel"].spec == P(None, "fsdp", "tensor")
-  assert got["landmark_projector"]["face"]["kernel"].spec == P(None, "fsdp")
+  assert got["video_encoder"]["rest"]["fc1"]["kernel"].spec == P(
+    None, ("fsdp", "context"), "tensor"
+  )
+  assert got["landmark_projector"]["face"]["kernel"].spec == P(None, ("fsdp", "context"))
   copied = lambda s, x: x.size * 4 if s.is_fully_replicated else 0
   leaves = zip(jax.tree.leaves(got), jax.tree.leaves(seven_b), strict=True)
   assert sum(copied(s, x) for s, x in leaves) < 32e6
@@ -70,8 +73,8 @@ def test_internvl3_on_eight_devices(internvl3):
   got = param_shardings(shapes, make_mesh(MeshConfig(data=1, fsdp=8)))
   encoder, projector = got["image_encoder"]["blocks"], got["projector"]
   assert encoder["attention_scale"].spec == encoder["mlp_scale"].spec == P()
-  assert encoder["attention"]["q"]["kernel"].spec == P(None, "fsdp", "tensor")
-  assert projector["fc1"]["kernel"].spec == P("fsdp", "tensor")
+  assert encoder["attention"]["q"]["kernel"].spec == P(None, ("fsdp", "context"), "tensor")
+  assert projector["fc1"]["kernel"].spec == P(("fsdp", "context"), "tensor")
   copied = lambda s, x: x.size * 4 if s.is_fully_replicated else 0
   leaves = zip(jax.tree.leaves(got), jax.tree.leaves(shapes), strict=True)
   copies = [copied(s, x) for s, x in leaves]
@@ -153,11 +156,16 @@ def test_constrain():
       constrain(x[:, :5], rules, "batch", "heads")
 
 
+def sizes(mesh):
+  return tuple(mesh.shape.values())
+
+
 def test_make_mesh():
-  # Kills: -1 not resolved; devices left over in silence; explicit axes.
-  assert dict(make_mesh(MeshConfig(tensor=2)).shape) == {"data": 4, "fsdp": 1, "tensor": 2}
+  # Kills: -1 not resolved; devices left over in silence; explicit axes; axes in another order.
+  assert MESH_AXES == ("data", "fsdp", "context", "tensor")
+  assert sizes(make_mesh(MeshConfig(context=2, tensor=2))) == (2, 1, 2, 2)
   mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.devices()[:3])
-  assert dict(mesh.shape) == {"data": 1, "fsdp": 3, "tensor": 1}
+  assert mesh.axis_names == MESH_AXES and sizes(mesh) == (1, 3, 1, 1)
   assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
   assert batch_sharding(mesh).spec == P(("data", "fsdp"))
   for bad in (MeshConfig(tensor=3), MeshConfig(data=-1, fsdp=-1), MeshConfig(data=9, tensor=0)):

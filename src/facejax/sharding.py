@@ -1,8 +1,11 @@
 """Where every array lives: one table from logical axes to mesh axes. parameters, mesh -> shardings.
 
-A device mesh has three axes. "data": whole copies of the model. "fsdp": rows of the batch, and
-slices of the parameters that are gathered where they are used. "tensor": slices of heads, of
-feed-forward units and of the vocabulary. No other file names a mesh axis.
+A device mesh has four axes. "data": whole copies of the model; slices of a pod that only a data
+centre's network joins lie along it. "fsdp": rows of the batch, and slices of the parameters that
+are gathered where they are used. "context": slices of the positions of a row, and of the parameters
+too; attention turns them into slices of heads and back (all-to-all), so that each device sees whole
+rows and their masks. "tensor": slices of heads, of feed-forward units and of the vocabulary. No
+other file names a mesh axis.
 """
 
 import dataclasses
@@ -12,11 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from facejax.config import MeshConfig
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "context", "tensor")
 MeshAxes = str | tuple[str, ...] | None
 
 
@@ -25,10 +29,11 @@ class AxisRules:
   """Logical axis -> mesh axes. A name that is not a field here is an error."""
 
   batch: MeshAxes = ("data", "fsdp")  # B, and B times frames or patches
-  length: MeshAxes = None  # L
-  width: MeshAxes = "fsdp"  # D and E of parameters
+  length: MeshAxes = "context"  # L, but for what attention sees
+  width: MeshAxes = ("fsdp", "context")  # D and E of parameters
   heads: MeshAxes = "tensor"  # N
   kv_heads: MeshAxes = "tensor"  # K
+  row_heads: MeshAxes = ("context", "tensor")  # N and K where attention sees whole rows
   mlp: MeshAxes = "tensor"  # F
   vocab: MeshAxes = "tensor"  # V
   layers: MeshAxes = None  # the leading axis of scanned blocks
@@ -72,6 +77,34 @@ PARAM_AXES: tuple[tuple[str, tuple[str | None, ...] | None], ...] = (
   (r"decoder/head/kernel", ("width", "vocab")),
 )
 
+# What stands beside a kernel [.. in out], from its line: the axes of it that each has. A rank is
+# never split: 16 is less than a tile of any chip.
+BESIDE_KERNEL: dict[str, tuple[str | None, ...]] = {
+  "lora_a": ("in", None),
+  "lora_b": (None, "out"),
+  "lora_scale": (),
+  "kernel_scale": ("in", "out"),  # blocks of `in`: split if they divide, else on every device
+}
+
+
+def _layout(
+  name: str, shape: Sequence[int], sizes: dict[str, int], rules: AxisRules
+) -> PartitionSpec | None:
+  """The layout of a parameter as PARAM_AXES says; None if no line matches."""
+  folder, _, last = name.rpartition("/")
+  beside = BESIDE_KERNEL.get(last)
+  looked_up = name if beside is None else f"{folder}/kernel"
+  axes = next((axes for pattern, axes in PARAM_AXES if re.fullmatch(pattern, looked_up)), ())
+  if not axes:
+    return PartitionSpec() if axes is None else None
+  if beside is not None:
+    own = {"in": axes[-2], "out": axes[-1]}
+    axes = (*axes[:-2], *(own[axis] if axis else None for axis in beside))
+  spec = rules.spec(*axes)
+  if last == "kernel_scale" and _unsplittable(shape, PartitionSpec(*spec[:-1]), sizes):
+    spec = PartitionSpec(*spec[:-2], None, spec[-1])
+  return spec
+
 
 def _unsplittable(shape: Sequence[int], spec: PartitionSpec, sizes: dict[str, int]) -> str:
   """Why an array cannot be laid out so, or ""."""
@@ -114,14 +147,13 @@ def param_shardings(params: Any, mesh: Mesh, rules: AxisRules = AxisRules()) -> 
 
   def one(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    for pattern, axes in PARAM_AXES:
-      if re.fullmatch(pattern, name):
-        spec = PartitionSpec() if axes is None else rules.spec(*axes)
-        if problem := _unsplittable(leaf.shape, spec, dict(mesh.shape)):
-          problems.append(f"{name} {list(leaf.shape)}: {problem}; change the mesh or the model")
-        return NamedSharding(mesh, spec)
-    problems.append(f"{name} {list(leaf.shape)}: no line of sharding.PARAM_AXES matches; add one")
-    return None
+    spec = _layout(name, leaf.shape, dict(mesh.shape), rules)
+    if spec is None:
+      problems.append(f"{name} {list(leaf.shape)}: no line of sharding.PARAM_AXES matches; add one")
+      return None
+    if problem := _unsplittable(leaf.shape, spec, dict(mesh.shape)):
+      problems.append(f"{name} {list(leaf.shape)}: {problem}; change the mesh or the model")
+    return NamedSharding(mesh, spec)
 
   shardings = jax.tree_util.tree_map_with_path(one, params)
   if problems:
@@ -137,17 +169,28 @@ def batch_sharding(mesh: Mesh, rules: AxisRules = AxisRules()) -> NamedSharding:
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh over `devices` (all of them by default) with the axes of MESH_AXES.
 
-  Raises ValueError if the axes do not multiply to the number of devices.
+  Devices of several slices are laid out so that only "data" crosses from one to another. Raises
+  ValueError if the axes do not multiply to the number of devices, or "data" to that of slices.
   """
-  devices = jax.devices() if devices is None else devices
+  devices = list(jax.devices() if devices is None else devices)
   sizes = [getattr(config, name) for name in MESH_AXES]
   rest = math.prod(size for size in sizes if size != -1)
   if sizes.count(-1) == 1 and rest > 0:
     sizes[sizes.index(-1)] = len(devices) // rest
   if min(sizes) < 1 or math.prod(sizes) != len(devices):
     raise ValueError(
-      f"{config} does not fit {len(devices)} devices: expected data * fsdp * tensor = "
-      f"{len(devices)}, with one of them -1 for all that are left"
+      f"{config} does not fit {len(devices)} devices: expected "
+      f"{' * '.join(MESH_AXES)} = {len(devices)}, with one of them -1 for all that are left"
+    )
+  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if sizes[0] % slices:
+    raise ValueError(
+      f"{config}: data={sizes[0]} does not divide over {slices} slices of {len(devices)} devices; "
+      f"make data a multiple of {slices}, so that only copies of the model talk between slices"
     )
   auto = (AxisType.Auto,) * len(MESH_AXES)  # Explicit, the default, would make constrain() raise
-  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
+  if slices == 1:
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
+  inner = (sizes[0] // slices, *sizes[1:])
+  grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1, 1), devices)
+  return Mesh(grid, MESH_AXES, axis_types=auto)
