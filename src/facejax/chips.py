@@ -1,8 +1,8 @@
 """Accelerators: what they can do at best, and what XLA is told on each. device kind -> Chip.
 
 A record describes one JAX device: a chip, but for TPU7x, whose chip is two devices. Peaks, memory
-and links are the makers' public figures. `link` is what collectives can use, by our estimate: nine tenths of
-the public figure, eight on v6e.
+and links are the makers' public figures. `link` is what collectives can use, by our estimate: nine
+tenths of the public figure, eight on v6e.
 """
 
 import dataclasses
