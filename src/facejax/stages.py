@@ -12,9 +12,11 @@ from typing import Any
 import flax.traverse_util
 import jax.numpy as jnp
 
-from facejax.config import OptimConfig, StageConfig
+from facejax import lora
+from facejax.config import LoraConfig, OptimConfig, StageConfig
 
-Flat = dict[str, Any]  # parameters by "/"-joined path
+# Beside adapters and quantised kernels: bytes, but no parameters of the model.
+_SCALES = ("/lora_scale", "/kernel_scale")
 
 
 def base(steps: int, rows: int, peak_lr: float = 1e-3, accumulate: int = 1) -> StageConfig:
@@ -65,17 +67,39 @@ def stage2(
   )
 
 
+def adapters(
+  steps: int, rows: int, init_from: str, peak_lr: float = 1e-5, accumulate: int = 1
+) -> StageConfig:
+  """LoRA as FaceLLM trains it (arXiv 2507.10300): the decoder's linears, and nothing else.
+
+  Values of the released script: rank 16, alpha 32, cosine without warm-up, norm clipped at 1.
+  """
+  return StageConfig(
+    trainable=(),
+    optim=OptimConfig(peak_lr, warmup=0.0, clip_norm=1.0),
+    steps=steps,
+    rows=rows,
+    init_from=init_from,
+    accumulate=accumulate,
+    modalities=(),
+    lora=LoraConfig(),
+  )
+
+
 def split(params: Mapping, stage: StageConfig) -> tuple[dict, dict]:
   """(trainable, frozen): two trees that share no leaf and together have all of them.
 
-  A parameter trains if a pattern of stage.trainable matches its "/"-joined path in full. Raises
-  ValueError for a pattern that matches nothing, is no regular expression, or if there is none.
+  A parameter trains if a pattern of stage.trainable matches its "/"-joined path in full, and so do
+  the adapters of stage.lora (params has them already: see lora.with_adapters). Raises ValueError
+  for a pattern that matches nothing, is no regular expression, or names the kernel below an
+  adapter, or if nothing trains.
   """
   flat = flax.traverse_util.flatten_dict(params, sep="/")
-  if not stage.trainable:
+  patterns = (*stage.trainable, *([lora.TRAINED] if stage.lora else ()))
+  if not patterns:
     raise ValueError("StageConfig.trainable is empty: expected at least one pattern, such as '.*'")
   chosen: set[str] = set()
-  for pattern in stage.trainable:
+  for pattern in patterns:
     try:
       names = {name for name in flat if re.fullmatch(pattern, name)}
     except re.error as error:
@@ -86,7 +110,13 @@ def split(params: Mapping, stage: StageConfig) -> tuple[dict, dict]:
         f"StageConfig.trainable: '{pattern}' matches no parameter; near it: {', '.join(near)}; "
         f"components: {', '.join(sorted(params))}"
       )
-    chosen |= names
+    kernels = sorted(name for name in names if name.endswith("/kernel"))
+    if below := [name for name in kernels if f"{name.removesuffix('/kernel')}/lora_a" in flat]:
+      raise ValueError(
+        f"StageConfig.trainable: '{pattern}' trains {below[0]}, which has an adapter and is frozen "
+        "- expected parameters beside those of lora.targets - narrow one of the two"
+      )
+    chosen |= {name for name in names if not name.endswith(_SCALES)}
   half = lambda keep: flax.traverse_util.unflatten_dict(
     {name: x for name, x in flat.items() if (name in chosen) == keep}, sep="/"
   )
@@ -109,9 +139,9 @@ def table(params: Mapping, stage: StageConfig) -> str:
   total = [0, 0, 0, 0]
   for component in sorted(params):
     leaves = flax.traverse_util.flatten_dict({component: params[component]}, sep="/")
-    count = sum(x.size for x in leaves.values())
+    count = sum(x.size for name, x in leaves.items() if not name.endswith(_SCALES))
     trained = sum(x.size for name, x in leaves.items() if name in training)
-    size = sum(x.size * jnp.dtype(x.dtype).itemsize for x in leaves.values())
+    size = sum(_bytes(x) for x in leaves.values())
     state = "trainable" if trained == count else f"{trained:,} train" if trained else "frozen"
     held = "+".join(sorted({str(jnp.dtype(x.dtype)) for x in leaves.values()}))
     slots = 8 * trained  # two float32 moments
@@ -124,3 +154,9 @@ def table(params: Mapping, stage: StageConfig) -> str:
   left = (0, 2, 3)
   cell = lambda i, text: text.ljust(widths[i]) if i in left else text.rjust(widths[i])
   return "\n".join("  ".join(cell(i, text) for i, text in enumerate(r)).rstrip() for r in rows)
+
+
+def _bytes(x: Any) -> int:
+  """Of an array on TPU or GPU, where two numbers of 4 bits share a byte."""
+  dtype = jnp.dtype(x.dtype)
+  return x.size // 2 if dtype == jnp.uint4 else x.size * dtype.itemsize

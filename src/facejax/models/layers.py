@@ -10,10 +10,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import normal, ones, zeros
 from jaxtyping import Array, Float
 
+from facejax.quantize import dequantized
 from facejax.types import typed
 
 # Our choice for training from scratch, and what the released code gives new layers.
@@ -59,8 +61,37 @@ def _matmul_backward(out, saved, g):
 matmul.defvjp(lambda x, w, out: (matmul(x, w, out), (x, w)), _matmul_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def quantized_matmul(x: jax.Array, held: jax.Array, scale: jax.Array, out: Any) -> jax.Array:
+  """matmul() by a frozen kernel in 8 or 4 bits; see quantize.py.
+
+  What the backward pass needs is the quantised kernel, not what becomes of it in `x`'s type.
+  """
+  return matmul(x, dequantized(held, scale, x.dtype), out)
+
+
+def _quantized_matmul_backward(out, saved, g):
+  held, scale, like = saved
+  g = g.astype(like.dtype)
+  kernel = dequantized(held, scale, like.dtype)
+  dx = jax.lax.dot_general(g, kernel, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+  return dx.astype(like.dtype), np.zeros(held.shape, jax.dtypes.float0), jnp.zeros_like(scale)
+
+
+quantized_matmul.defvjp(
+  lambda x, held, scale, out: (
+    quantized_matmul(x, held, scale, out),
+    (held, scale, jnp.zeros((), x.dtype)),
+  ),
+  _quantized_matmul_backward,
+)
+
+
 class Dense(nn.Module):
   """y = x @ kernel + bias over the last axis.
+
+  If its parameters have an adapter, y = x @ kernel + lora_scale * (x @ lora_a) @ lora_b + bias; see
+  lora.py. With a `kernel_scale` the kernel is quantised; see quantize.py.
 
   Leading axes are flattened first: on a CPU the backward pass of a 3-D product reaches 45 GFLOP/s
   and that of a 2-D product 107.
@@ -78,7 +109,14 @@ class Dense(nn.Module):
     """Returns `features` numbers a row."""
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
     flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-    y = matmul(flat, kernel.astype(self.dtype), self.out or self.dtype)
+    beside: Callable[[str], Any] = lambda name: self.get_variable("params", name)
+    if (scale := beside("kernel_scale")) is None:
+      y = matmul(flat, kernel.astype(self.dtype), self.out or self.dtype)
+    else:
+      y = quantized_matmul(flat, kernel, scale, self.out or self.dtype)
+    if self.has_variable("params", "lora_a"):
+      low = matmul(flat, beside("lora_a").astype(self.dtype), jnp.float32) * beside("lora_scale")
+      y += matmul(low.astype(self.dtype), beside("lora_b").astype(self.dtype), y.dtype)
     # Remat policies know the product by name: inside matmul, with its own gradient, it is hidden.
     y = checkpoint_name(y, DENSE)
     if self.bias:
