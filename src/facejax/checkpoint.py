@@ -1,8 +1,10 @@
 """State <-> disk <-> state, exactly. workdir/STAGE/checkpoints/STEP/{params, train, meta}.
 
-`params` has all parameters, enough to answer with; `train` the optimiser, the step and the key;
-`meta` says in JSON what the run was. Orbax writes a folder of another name and renames it when it
-is complete, so a process killed at any moment leaves the last complete checkpoint.
+`params` has all parameters, enough to answer with; of a stage with adapters (StageConfig.lora) what
+trains alone, and its base is found again where the stage started. `train` has the optimiser, the
+step and the key; `meta` says in JSON what the run was, and what its base is: see bases.py. Orbax
+writes a folder of another name and renames it when it is complete, so a process killed at any
+moment leaves the last complete checkpoint.
 
 A resume compares, in this order, before any array is read:
   1 `meta`: a difference that changes the mathematics or the data is refused, by name
@@ -12,16 +14,19 @@ A resume compares, in this order, before any array is read:
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.sharding import Mesh
 
-from facejax import config_io, convert, weights
-from facejax.config import RunConfig, StageConfig
-from facejax.state import TrainState
+from facejax import bases, config_io, convert, lora, weights
+from facejax.config import MeshConfig, RunConfig, StageConfig
+from facejax.models.face_mllm import FaceMLLM
+from facejax.sharding import make_mesh
+from facejax.state import TrainState, abstract_state, as_loaded, assemble, draw
 
 _ITEMS = ("params", "train", "meta")
 
@@ -64,7 +69,7 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          params=ocp.args.StandardSave(state.params),
+          params=ocp.args.StandardSave(_params_of(state)),
           train=ocp.args.StandardSave(_train_item(state)),
           meta=ocp.args.JsonSave({**meta, "step": step}),
         ),
@@ -76,15 +81,16 @@ class Checkpoints:
       args = ocp.args.Composite(meta=ocp.args.JsonRestore())
       return self._manager.restore(step, args=args).meta
 
-  def restore(self, step: int, abstract: TrainState) -> TrainState:
+  def restore(self, step: int, abstract: TrainState, frozen: Any = None) -> TrainState:
     """Reads a state onto the layout of `abstract`, which may be another mesh's: exact.
 
-    Raises ValueError if names, shapes or types differ, or if the files are damaged.
+    `frozen` is the frozen half of a stage with adapters, whose checkpoints do not have it. Raises
+    ValueError if names, shapes or types differ, or if the files are damaged.
     """
     where = self.folder / str(step)
     with _reading(where):
       saved = self._manager.item_metadata(step)
-    items = {"params": abstract.params, "train": _train_item(abstract)}
+    items = {"params": _params_of(abstract), "train": _train_item(abstract)}
     for name, tree in items.items():
       _compare_arrays(saved[name].tree, tree, f"{where}/{name}")
     arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
@@ -94,9 +100,15 @@ class Checkpoints:
     pick = lambda half: flax.traverse_util.unflatten_dict(
       {n: flat[n] for n in flax.traverse_util.flatten_dict(half, sep="/")}, sep="/"
     )
-    halves = pick(abstract.trainable), pick(abstract.frozen)
+    halves = pick(abstract.trainable), pick(abstract.frozen) if frozen is None else frozen
     train = restored["train"]
     return TrainState(train["step"], *halves, train["opt_state"], train["rng"])
+
+
+def _params_of(state: TrainState) -> dict:
+  """The parameters that a checkpoint holds."""
+  adapted = any(map(lora.is_adapter, lora.flatten(state.frozen)))
+  return state.trainable if adapted else state.params
 
 
 def _train_item(state: TrainState) -> dict:
@@ -140,16 +152,20 @@ def _described(tree: Any) -> dict[str, str]:
 
 
 def load_params(folder: str | Path, step: int | None = None, shardings: Any = None) -> dict:
-  """All parameters of a checkpoint; nothing else is read.
+  """All parameters of a checkpoint; nothing else is read, but for the base of adapters.
 
   Args:
     folder: of a stage, or a workdir, whose last trained stage is taken.
     step: which checkpoint; the newest if None.
     shardings: tree of shardings; the first local device holds everything if None.
 
-  Raises FileNotFoundError if there is no checkpoint, ValueError if it is damaged.
+  Raises FileNotFoundError if there is no checkpoint, or no base any more, ValueError if one is
+  damaged, or the base another one.
   """
   item = _params_item(_stage_dir(Path(folder)), step)
+  if _is_adapted(item):
+    params = _assembled(*_with_base(item, None)).params
+    return jax.device_put(params, shardings) if shardings else params
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   places = flax.traverse_util.flatten_dict(shardings, sep="/") if shardings else {}
   targets = {
@@ -184,19 +200,69 @@ def is_released(folder: str | Path) -> bool:
   return not steps_in(Path(folder)) and convert.is_checkpoint(folder)
 
 
+class Start(NamedTuple):
+  """What a stage begins with."""
+
+  state: TrainState
+  found: weights.Loaded | None  # in init_from, if the stage has one
+  base: dict[str, str] | None  # of a stage with adapters: what bases.check() compares
+
+
+def start(config: RunConfig, workdir: Path, name: str, abstract: TrainState) -> Start:
+  """The state of a stage before its first step, in the layout of `abstract`.
+
+  Raises as load_init() does.
+  """
+  begun = _begin(config, workdir, name, abstract)
+  stage = config.stages[name]
+  base = None
+  if stage.lora:
+    kept = lora.flatten(abstract.frozen)
+    base = bases.manifest(
+      {n: x for n, x in begun.params.items() if n in kept and not lora.is_adapter(n)}
+    )
+  return Start(_assembled(stage, abstract, begun), begun.found, base)
+
+
+class _Begun(NamedTuple):
+  """A stage's parameters by path before its base is quantised."""
+
+  params: dict[str, jax.Array]
+  step: jax.Array
+  rng: jax.Array
+  found: weights.Loaded | None
+
+
+def _begin(config: RunConfig, workdir: Path, name: str, abstract: TrainState) -> _Begun:
+  model, stage = FaceMLLM(config.model), config.stages[name]
+  found = load_init(workdir, stage, as_loaded(abstract, model)) if stage.init_from else None
+  loaded = found.params if found else None
+  return _Begun(*draw(model, stage, abstract, config.seed, loaded), found)
+
+
+def _assembled(stage: StageConfig, abstract: TrainState, begun: _Begun) -> TrainState:
+  return assemble(stage, abstract, begun.params, begun.step, begun.rng)
+
+
 def load_init(workdir: Path, stage: StageConfig, abstract: TrainState) -> weights.Loaded:
   """Parameters that a stage starts from, in the types and layout of `abstract`.
+
+  Adapters start fresh, unless init_from is a stage with equal ones (StageConfig.lora), which go on
+  over the same base. Other adapters of an earlier stage are merged into the base.
 
   Raises:
     FileNotFoundError: the earlier stage has no checkpoint, or the file or folder does not exist.
     ValueError: a parameter is missing, unexpected or of another shape; see weights.compare_names.
   """
+  flat = lora.flatten(abstract.params)
+  targets = {name: x for name, x in flat.items() if not lora.is_adapter(name)}
   if stage.init_from.endswith(".safetensors"):
-    return weights.load_weights(stage.init_from, abstract.params, stage.new)
+    return weights.load_weights(stage.init_from, lora.unflatten(targets), stage.new)
   if not steps_in(workdir / stage.init_from) and is_released(stage.init_from):
-    return convert.load_into(stage.init_from, abstract.params, stage.new)
+    return convert.load_into(stage.init_from, lora.unflatten(targets), stage.new)
   item = _params_item(workdir / stage.init_from, None)
-  targets = flax.traverse_util.flatten_dict(abstract.params, sep="/")
+  if _is_adapted(item):
+    return _load_adapted(item, stage, flat, targets)
   saved = _saved(item)
   names = weights.compare_names(
     targets, {name: x.shape for name, x in saved.items()}, stage.new, str(item)
@@ -205,6 +271,55 @@ def load_init(workdir: Path, stage: StageConfig, abstract: TrainState) -> weight
   unused = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere)
   arrays = _read(item, {name: targets.get(name, unused(x)) for name, x in saved.items()})
   return weights.Loaded({name: arrays[name] for name in names[0]}, *names)
+
+
+def _is_adapted(item: Path) -> bool:
+  """Whether a checkpoint is that of a stage with adapters, without its base."""
+  return any(map(lora.is_adapter, _saved(item)))
+
+
+def _with_base(item: Path, mesh: Mesh | None) -> tuple[StageConfig, TrainState, _Begun]:
+  """What a stage with adapters holds and its base, before that is quantised, on a mesh.
+
+  Raises FileNotFoundError or ValueError if the base is not found, or is another one.
+  """
+  stage_dir, step = item.parents[2], item.parent.name
+  with Checkpoints(stage_dir, keep=None) as checkpoints:
+    saved = checkpoints.meta(int(step))
+  config, name = config_io.from_dict(RunConfig, saved["config"]), saved["stage"]
+  stage = config.stages[name]
+  mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
+  abstract = abstract_state(FaceMLLM(config.model), stage, mesh)
+  try:
+    begun = _begin(config, stage_dir.parent, name, abstract)
+  except (FileNotFoundError, ValueError) as error:
+    raise type(error)(
+      f"{item.parent} holds adapters alone, and their base cannot be read: {error} - expected what "
+      f"the stage started from, init_from='{stage.init_from}' - put it there again"
+    ) from error
+  found = bases.manifest({n: begun.params[n] for n in saved["base"] if n in begun.params})
+  bases.check(saved["base"], found, str(item.parent), stage.init_from)
+  begun.params.update(_read(item, lora.flatten(abstract.trainable)))
+  return stage, abstract, begun
+
+
+def _load_adapted(
+  item: Path, stage: StageConfig, flat: Mapping[str, Any], targets: Mapping[str, Any]
+) -> weights.Loaded:
+  """load_init() from a stage with adapters."""
+  source, abstract, begun = _with_base(item, next(iter(flat.values())).sharding.mesh)
+  if source.lora == stage.lora:
+    params, wanted = begun.params, flat
+  else:
+    merged = lora.merge(_assembled(source, abstract, begun).params)
+    params, wanted = lora.flatten(merged), targets
+  names = weights.compare_names(
+    wanted, {name: x.shape for name, x in params.items()}, stage.new, str(item)
+  )
+  place = lambda name: jax.device_put(
+    params[name].astype(wanted[name].dtype), wanted[name].sharding
+  )
+  return weights.Loaded({name: place(name) for name in names[0]}, *names)
 
 
 def _stage_dir(folder: Path) -> Path:
