@@ -1,11 +1,15 @@
 """Cross-entropy as a sum and a weight."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from facejax import losses
+from facejax.config import MeshConfig
+from facejax.sharding import AxisRules, make_mesh
 
 B, L, V = 3, 5, 7
 DRAW = np.random.default_rng(0)
@@ -63,3 +67,65 @@ def test_positions_without_weight_have_no_gradient():
   grad = np.asarray(jax.grad(f)(jnp.asarray(LOGITS)))
   assert (grad[WEIGHTS == 0] == 0).all()
   assert (np.abs(grad[WEIGHTS > 0]).max(-1) > 1e-3).all()
+
+
+DRAWN = np.random.default_rng(3)
+HIDDEN, KERNEL = (DRAWN.normal(size=s).astype(np.float32) for s in ((4, 6, 8), (8, 14)))
+WANTED = DRAWN.integers(0, 14, (4, 6))
+SHARES = (DRAWN.random((4, 6)) < 0.6) * DRAWN.random((4, 6)).astype(np.float32)
+
+
+of_hidden = functools.partial(losses.of_hidden, rules=AxisRules())
+
+
+def by_logits(hidden, kernel):
+  """The plain way: all logits, JAX's own gradient."""
+  total, weight = losses.next_token(hidden @ kernel, jnp.asarray(WANTED), jnp.asarray(SHARES))
+  return total / weight
+
+
+def by_chunks(hidden, kernel):
+  total, weight = of_hidden(hidden, kernel, jnp.asarray(WANTED), jnp.asarray(SHARES))
+  return total / weight
+
+
+close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("logits", [14 * 24, 14 * 7, 14])
+def test_in_pieces_it_is_the_same(logits, monkeypatch):
+  """Kills: a piece left out or counted twice, padding that counts, a gradient of another scale."""
+  monkeypatch.setattr(losses, "_LOGITS", logits)
+  inputs = jnp.asarray(HIDDEN), jnp.asarray(KERNEL)
+  slopes = lambda f: jax.value_and_grad(f, argnums=(0, 1))(*inputs)
+  jax.tree.map(close, slopes(by_chunks), slopes(by_logits))
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1, 1), (1, 2, 2, 2), (2, 2, 1, 2), (1, 1, 2, 1)])
+def test_on_a_mesh_it_is_the_same(sizes, monkeypatch):
+  """Kills: a softmax over a part of the vocabulary, a target looked up in another's part, sums or
+  gradients of one device's rows, a kernel gradient that is laid out unlike the kernel."""
+  monkeypatch.setattr(losses, "_LOGITS", 14 * 2)
+  grow = lambda x: jnp.asarray(np.concatenate([x, x[::-1]]))
+  arrays = grow(HIDDEN), jnp.asarray(KERNEL), grow(WANTED), grow(SHARES)
+
+  def slopes(f):
+    def loss(hidden, kernel):
+      total, weight = f(hidden, kernel, *arrays[2:])
+      return total / weight
+
+    return jax.value_and_grad(loss, argnums=(0, 1))(*arrays[:2])
+
+  want = slopes(lambda h, k, t, w: losses.next_token(h @ k, t, w))
+  devices = jax.devices()[: int(np.prod(sizes))]
+  with jax.set_mesh(make_mesh(MeshConfig(*sizes), devices)):
+    got = jax.jit(lambda: slopes(of_hidden))()
+  jax.tree.map(close, got, want)
+
+
+def test_a_frozen_kernel_costs_no_product():
+  """Kills: the gradient of a kernel that nobody asked for; logits computed twice."""
+  count = lambda argnums: str(
+    jax.make_jaxpr(jax.grad(by_chunks, argnums))(jnp.asarray(HIDDEN), jnp.asarray(KERNEL))
+  ).count("dot_general")
+  assert (count(0), count((0, 1))) == (2, 3)

@@ -181,10 +181,12 @@ class ModelConfig:
   frames: int = 8  # of a clip
   dtype: str = "bfloat16"  # of the computation; parameters are float32, softmax and loss too
   remat: str = "full"  # what a decoder block keeps for the backward pass: see models/decoder.py
+  attention: str = "auto"  # the decoder's kernel, of models/kernels.py; "auto": the platform's
 
   def __post_init__(self):
     one_of("ModelConfig.dtype", self.dtype, ("float32", "bfloat16"))
     one_of("ModelConfig.remat", self.remat, ("none", "dots", "full"))
+    one_of("ModelConfig.attention", self.attention, ("auto", "xla", "splash", "cudnn"))
     one_of("ModelConfig.projector", self.projector, ("mlp", "pixel_shuffle"))
     within(self, "frames", 1)
     if self.video and self.video.frames not in (0, self.frames):

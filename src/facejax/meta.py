@@ -7,6 +7,7 @@ the fingerprint counts, not the settings: its entries are named data.seed, data.
 import importlib.metadata
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ _PACKAGES = ("facejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "g
 _FREE = (
   r"(mesh|evaluate|versions|devices)\..*",
   r"checkpoint_every|keep|log_every",
-  r"model\.remat",
+  r"model\.(remat|attention)",
   r"stages\.{stage}\.(accumulate|rows|modalities|mixtures.*)",  # but for accumulate, fingerprinted
   r"stages\.(?!{stage}\.).*",  # another stage
 )
@@ -30,6 +31,23 @@ _FREE = (
 
 # How long, too, where no learning rate depends on it: a cosine and a warm-up are shares of `steps`.
 _STEPS = r"stages\.{stage}\.steps"
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+  """What all processes of a run must have in common, by name. Of the data its fingerprint counts.
+
+  Where the data lies may differ from machine to machine.
+  """
+  tree = {name: value for name, value in config_io.to_dict(config).items() if name != "data"}
+  return _flat({**tree, "versions": versions()})
+
+
+def versions() -> dict[str, str]:
+  """Of Python and of the libraries that a run is computed with."""
+  return {
+    "python": ".".join(map(str, sys.version_info[:2])),
+    **{name: importlib.metadata.version(name) for name in _PACKAGES},
+  }
 
 
 class Difference(NamedTuple):
@@ -58,7 +76,7 @@ def describe(
     "config": config_io.to_dict(config),
     "fingerprint": dict(fingerprint),
     "devices": dict(mesh.shape),
-    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    "versions": versions(),
   }
   return json.loads(json.dumps(record))  # tuples become lists, as they will be when read back
 
@@ -123,6 +141,11 @@ def _named(record: Mapping) -> dict[str, Any]:
     "devices": record["devices"],
     "versions": record["versions"],
   }
+  return _flat(tree)
+
+
+def _flat(tree: Mapping) -> dict[str, Any]:
+  """{"a": {"b": 1}} as {"a.b": 1}."""
   flat: dict[str, Any] = {}
 
   def walk(value, name):

@@ -8,7 +8,6 @@ import model_reference as reference
 import numpy as np
 import pytest
 
-from facejax.models.attention import causal_mask
 from facejax.models.decoder import Decoder
 from facejax.models.presets import tiny
 
@@ -22,9 +21,7 @@ def build(cfg, randomise, **kw):
   """A decoder whose two methods give logits, its parameters, and an input."""
   module = Decoder(cfg, **kw)
   x = jnp.asarray(np.random.default_rng(2).normal(size=(B, L, cfg.width)), jnp.float32)
-  both = lambda m, x: (
-    m.logits(m(x, POSITIONS, causal_mask(SEGMENTS))[0]) + m.embed(SEGMENTS).sum() * 0
-  )
+  both = lambda m, x: m.logits(m(x, POSITIONS, SEGMENTS)[0]) + m.embed(SEGMENTS).sum() * 0
   shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, method=both))["params"]
   return (
     module,

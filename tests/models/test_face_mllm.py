@@ -227,6 +227,7 @@ CHANGES = {
   "frames": {"frames": 3, "video.frames": 3},
   "dtype": {"dtype": "bfloat16"},
   "remat": {"remat": "full"},
+  "attention": {"attention": "splash"},
 }
 
 

@@ -19,6 +19,7 @@ from facejax.fake import fake_batch
 from facejax.models.attention import causal_mask
 from facejax.models.decoder import Decoder
 from facejax.models.fusion import FUSIONS
+from facejax.models.kernels import kernel_for
 from facejax.models.landmark_projector import LandmarkProjector
 from facejax.models.projector import PROJECTORS
 from facejax.models.segmentation_stream import SegmentationEncoder, add_maps
@@ -29,10 +30,14 @@ from facejax.visual_table import VisualTable
 
 
 class FaceMLLM(nn.Module):
-  """A multimodal language model of the face. The names of its parts are the checkpoint's."""
+  """A multimodal language model of the face. The names of its parts are the checkpoint's.
+
+  `platform` is that of the devices it runs on ("cpu", "gpu", "tpu"): attention's kernel follows it.
+  """
 
   config: ModelConfig
   rules: AxisRules = AxisRules()
+  platform: str = "cpu"
 
   def setup(self):
     """Names the parts. Raises ValueError if the encoders cannot share the projector."""
@@ -52,7 +57,8 @@ class FaceMLLM(nn.Module):
       self.fusion = FUSIONS[cfg.fusion.form](cfg.fusion, **shared)
     if cfg.segmentation.mode != "off":
       self.segmentation = SegmentationEncoder(cfg.segmentation, D, **shared)
-    self.decoder = Decoder(cfg.decoder, remat=cfg.remat, **shared)
+    kernel = kernel_for(cfg.attention, self.platform)
+    self.decoder = Decoder(cfg.decoder, remat=cfg.remat, kernel=kernel, **shared)
 
   def visual(self, media: Media, kind: Kind) -> tuple[jax.Array, jax.Array | None, dict[str, Any]]:
     """Tokens [B M*T*P D] of a batch's pictures or clips, then of their maps [B M*T*Q D] or None.
@@ -106,9 +112,16 @@ class FaceMLLM(nn.Module):
   @typed
   def __call__(self, batch: Batch) -> Float[Array, "B L V"]:
     """Float32 scores of the token after each position; see Batch.targets."""
+    return self.decoder.logits(self._hidden(batch))
+
+  @typed
+  def loss(self, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum over a batch's target tokens of -log p in nats, and their weight; see losses.py."""
+    return self.decoder.loss(self._hidden(batch), batch.targets, batch.loss_weights)
+
+  def _hidden(self, batch: Batch) -> jax.Array:
     x, _ = self.embed(batch)
-    hidden, _ = self.decoder(x, batch.positions, causal_mask(batch.segment_ids))
-    return self.decoder.logits(hidden)
+    return self.decoder(x, batch.positions, batch.segment_ids)[0]
 
   def prefill(self, batch: Batch, slots: int) -> tuple[jax.Array, Cache]:
     """Reads prompts: scores [B V] after each row's last token, and a cache of `slots` slots.

@@ -1,0 +1,65 @@
+"""Attention kernels beside the plain one; only the TPU's can be run here, interpreted."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from facejax.config import MeshConfig
+from facejax.models import kernels
+from facejax.models.kernels import attend_segments, kernel_for, splash_attention
+from facejax.sharding import AxisRules, make_mesh
+
+
+def rows(B, L, N, K, H):
+  """q, k, v and the ids of three segments with padding behind them; rows differ."""
+  draw = np.random.default_rng(0)
+  x = [jnp.asarray(draw.normal(size=(B, L, heads, H)), jnp.float32) for heads in (N, K, K)]
+  ends = draw.integers(L // 4, L // 3, (B, 1))
+  ids = np.arange(L)[None] // ends + 1
+  return *x, jnp.asarray(np.where(ids > 3, 0, ids), jnp.int32)
+
+
+@pytest.mark.parametrize(("L", "H"), [(37, 16), (150, 128)])
+def test_splash_is_the_plain_attention(L, H):
+  """Kills: padding seen by a query, heads or rows padded with numbers, a scale left out, heads of
+  a group mixed up, padding that is not 0; each in the gradients too."""
+  q, k, v, ids = rows(2, L, 6, 3, H)
+  slope = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32)
+
+  def both(attention):
+    out, pull = jax.vjp(lambda q, k, v: attention(q, k, v, ids), q, k, v)
+    return out, pull(slope)
+
+  got = both(functools.partial(splash_attention, interpret=True))
+  want = both(functools.partial(attend_segments, kernel="xla", rules=AxisRules()))
+  assert (np.asarray(want[0])[np.asarray(ids) == 0] == 0).all() and (np.asarray(ids) == 0).any()
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5), got, want)
+
+
+def test_splash_on_a_mesh(monkeypatch):
+  """Kills: rows, segment ids or heads handed to another device than their queries."""
+  monkeypatch.setattr(
+    kernels, "splash_attention", functools.partial(splash_attention, interpret=True)
+  )
+  q, k, v, ids = rows(4, 21, 8, 4, 8)
+  with jax.set_mesh(make_mesh(MeshConfig(data=1, fsdp=2, context=2, tensor=2))):
+    got = jax.jit(functools.partial(attend_segments, kernel="splash", rules=AxisRules()))(
+      q, k, v, ids
+    )
+    assert got.addressable_shards[0].data.shape == (2, 21, 2, 8)
+  want = attend_segments(q, k, v, ids, "xla", AxisRules())
+  np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+def test_the_tpu_kernel_is_chosen_for_a_tpu():
+  """Kills: the host's platform taken for the target's, when a plan compiles for another."""
+  assert [kernel_for("auto", platform) for platform in ("cpu", "tpu", "gpu", "cuda")] == [
+    "xla",
+    "splash",
+    "cudnn",
+    "cudnn",
+  ]
+  assert kernel_for("xla", "tpu") == "xla"
