@@ -2,7 +2,8 @@
 
   workdir/STAGE/checkpoints/STEP/   params, train, meta: see checkpoint.py
   workdir/STAGE/metrics.jsonl       a record every log_every steps, beside TensorBoard event files
-  workdir/STAGE/refused.jsonl       samples that could not be used, with the reason
+  workdir/STAGE/refused.jsonl       samples that could not be used, with the reason; of process p
+                                    refused.p.jsonl
   workdir/STAGE/config.json         the resolved config
 
 Parameters come, in this order, from
@@ -14,9 +15,11 @@ Parameters come, in this order, from
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,32 +29,34 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from facejax import checkpoint, config_io, logs, losses, meta, stages, workdirs
+from facejax import (
+  bases,
+  checkpoint,
+  chips,
+  config_io,
+  distributed,
+  logs,
+  losses,
+  meta,
+  stages,
+  workdirs,
+)
 from facejax.config import RunConfig, StageConfig
 from facejax.data.pipeline import Pipeline
+from facejax.keeper import INTERRUPTED
 from facejax.models.face_mllm import FaceMLLM
 from facejax.optim import global_norm, learning_rate, make_optimizer
+from facejax.refusals import Refusals
 from facejax.sharding import batch_sharding, constrain, make_mesh
 from facejax.signals import StopRequest
-from facejax.state import TrainState, abstract_state, init_state
-from facejax.types import Batch, Refusal, tree_of_shapes
-
-# sysexits.h: a temporary failure, try again. A run that was asked to stop has saved its state and
-# waits for --resume; a scheduler must not take it for finished (0) or broken (1, 2).
-INTERRUPTED = 75
-
-# Below this, one bad file is not yet a share: 1 of the first 8 samples would be 12 %.
-_JUDGED_FROM = 1000  # samples
+from facejax.state import TrainState, abstract_state
+from facejax.types import Batch, tree_of_shapes
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 class NonFiniteLoss(ValueError):
   """The loss, a gradient or a parameter is no longer a number; the message says where."""
-
-
-class TooManyRefused(ValueError):
-  """More samples are unusable than data.max_refused allows."""
 
 
 def train(
@@ -77,7 +82,7 @@ def train(
     FileExistsError: a stage's folder has content, and neither resume nor overwrite is set.
     FileNotFoundError: weights or an earlier stage to start from do not exist.
     ValueError: the settings do not fit each other, the parameters, or the resumed run.
-    NonFiniteLoss, TooManyRefused: the run stopped.
+    NonFiniteLoss, data.refused.TooManyRefused: the run stopped.
   """
   use_compile_cache()
   workdir = Path(workdir)
@@ -122,14 +127,14 @@ def make_train_step(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> Step:
   the gradient before clipping, of the update and of the trainable parameters after it, and the
   learning rate of this update.
   """
+  model = model.clone(platform=mesh.devices.flat[0].platform)
   abstract = abstract_state(model, stage, mesh)
   optimizer = make_optimizer(stage.optim, stage.steps)
   rate = learning_rate(stage.optim, stage.steps)
   A = stage.accumulate
 
   def loss(trainable, frozen, batch):
-    logits = model.apply({"params": stages.merge(trainable, frozen)}, batch)
-    return losses.next_token(logits, batch.targets, batch.loss_weights)
+    return model.apply({"params": stages.merge(trainable, frozen)}, batch, method="loss")
 
   def cut(x):
     x = x.reshape(x.shape[0] // A, A, *x.shape[1:]).swapaxes(0, 1)
@@ -163,6 +168,7 @@ def make_train_step(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> Step:
     donate_argnums=0,
     in_shardings=(layout, batch_sharding(mesh, model.rules)),
     out_shardings=(layout, NamedSharding(mesh, PartitionSpec())),
+    compiler_options=chips.compiler_options(mesh),
   )
 
 
@@ -219,17 +225,21 @@ def _train_stage(
   abstract = abstract_state(model, stage, mesh)
   with checkpoint.Checkpoints(folder, config.keep) as checkpoints:
     done = checkpoints.latest()
+    _agree(name, done, record)
     if done is not None:
-      where = f"{folder}/checkpoints/{done}"
-      for line in meta.check(checkpoints.meta(done), record, allow_change, done, where):
+      where, saved = f"{folder}/checkpoints/{done}", checkpoints.meta(done)
+      for line in meta.check(saved, record, allow_change, done, where):
         _say(f"{name}: changed since step {done}: {line}")
       if done >= stage.steps:
         _say(f"{name}: finished at step {done}, {where}")
         return True
-      state = checkpoints.restore(done, abstract)
+      record["base"] = saved.get("base")
+      frozen = _frozen(config, workdir, name, abstract, record["base"], where)
+      state = checkpoints.restore(done, abstract, frozen)
+      distributed.meet(f"{name} restored {done}")
       _say(f"{name}: resumed at step {done} from {where}")
     else:
-      state = _fresh(config, workdir, name, model, abstract)
+      state, record["base"] = _fresh(config, workdir, name, abstract)
     if jax.process_index() == 0:
       (folder / "config.json").write_text(config_io.to_json(config))
     _describe(name, stage, state, mesh)
@@ -238,21 +248,45 @@ def _train_stage(
     with jax.set_mesh(mesh):
       finished = _loop(run, state, done or 0, stop)
     _say(f"{name}: saved {folder}/checkpoints/{checkpoints.latest()}")
-    return finished
+  distributed.meet(f"{name} saved")
+  return finished
+
+
+def _agree(name: str, done: int | None, record: Mapping) -> None:
+  """Raises ValueError unless all processes read the same data, from the same step on."""
+  told: dict[str, Any] = {"checkpoint": done}
+  for key, value in record["fingerprint"].items():
+    text = json.dumps(value, sort_keys=True)
+    short = len(text) < 100
+    told[f"data.{key}"] = text if short else hashlib.sha256(text.encode()).hexdigest()[:16]
+  advice = "give every machine the same files, and a workdir that all of them share"
+  distributed.agree(f"{name} start", told, advice)
 
 
 def _fresh(
-  config: RunConfig, workdir: Path, name: str, model: FaceMLLM, abstract: TrainState
-) -> TrainState:
+  config: RunConfig, workdir: Path, name: str, abstract: TrainState
+) -> tuple[TrainState, dict[str, str] | None]:
+  """The state of a stage that begins, and what is saved of the base of its adapters."""
+  begun = checkpoint.start(config, workdir, name, abstract)
+  if begun.found:
+    source = config.stages[name].init_from
+    _say(f"{name}: {len(begun.found.loaded)} parameters from {source}")
+    for what, names in (("fresh", begun.found.missing), ("unused", begun.found.unused)):
+      if names:
+        _say(f"{name}: {len(names)} {what}: {', '.join(names)}")
+  return begun.state, begun.base
+
+
+def _frozen(
+  config: RunConfig, workdir: Path, name: str, abstract: TrainState, saved: Any, where: str
+) -> Any:
+  """The base of a stage with adapters, whose checkpoints have none; None of any other stage."""
   stage = config.stages[name]
-  if not stage.init_from:
-    return init_state(model, stage, abstract, config.seed)
-  found = checkpoint.load_init(workdir, stage, abstract)
-  _say(f"{name}: {len(found.loaded)} parameters from {stage.init_from}")
-  for what, names in (("fresh", found.missing), ("unused", found.unused)):
-    if names:
-      _say(f"{name}: {len(names)} {what}: {', '.join(names)}")
-  return init_state(model, stage, abstract, config.seed, found.params)
+  if not stage.lora:
+    return None
+  begun = checkpoint.start(config, workdir, name, abstract)
+  bases.check(saved, begun.base or {}, where, stage.init_from)
+  return begun.state.frozen
 
 
 def _describe(name: str, stage: StageConfig, state: TrainState, mesh: Mesh) -> None:
@@ -277,7 +311,8 @@ def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool
   for Python, except where a checkpoint is due: what is saved is known to be finite.
   """
   stage, every = run.stage, run.config.checkpoint_every
-  refusals = _Refusals(run, start)
+  drawn, early = run.pipeline.drawn, run.pipeline.refusals
+  refusals = Refusals(run.folder, start, early, drawn, run.config.data.max_refused)
   with (
     logs.Metrics(run.folder, start) as metrics,
     logs.Progress(run.name, start, stage.steps) as progress,
@@ -288,21 +323,24 @@ def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool
     report = functools.partial(_report, run, start, metrics, progress, window)
     pending = None
     for done in range(start + 1, stage.steps + 1):
+      distributed.at(f"{run.name} batch {done}")
       asked = time.perf_counter()
       batch, refused = next(batches)
       window.waited(time.perf_counter() - asked)
       if done == start + 1:
         _say(f"batch, of process 0\n{tree_of_shapes(batch)}")
       refusals.add(done, refused)
+      distributed.at(f"{run.name} step {done}")
       state, values = run.step(state, put(batch, stage.rows, run.mesh))
       if pending:
         report(pending)
       tokens = int(np.count_nonzero(batch.segment_ids)) * jax.process_count()
       pending = _Pending(done, values, np.asarray(batch.sample_id), tokens)
-      stopping = stop.requested(done)
+      stopping = stop.requested()
       if stopping or done % every == 0 or done == stage.steps:
         report(pending)
         pending = None
+        distributed.meet(f"{run.name} save {done}")
         run.checkpoints.save(done, state, run.record)
       if stopping and done < stage.steps:
         return False
@@ -345,37 +383,6 @@ def _non_finite(run: _Stage, pending: _Pending, values: dict[str, float]) -> str
     f"at these samples, or lower stages.{run.name}.optim.peak_lr or set clip_norm, then --resume "
     f"--allow-change=stages.{run.name}.optim"
   )
-
-
-class _Refusals:
-  """refused.jsonl and the limit on its length. Each process counts the rows that it reads."""
-
-  def __init__(self, run: _Stage, start: int):
-    process = jax.process_index()
-    self._path = run.folder / (f"refused.{process}.jsonl" if process else "refused.jsonl")
-    self._drawn = run.pipeline.drawn
-    self._limit = run.config.data.max_refused
-    self._count = sum(1 for record in logs.rewind(self._path, start) if record["step"])
-    if not start:
-      self._path.unlink(missing_ok=True)
-      self._append(0, run.pipeline.refusals)  # found before the first step; the source judged them
-
-  def _append(self, step: int, refused: Sequence[Refusal]) -> None:
-    for refusal in refused:
-      logs.append(self._path, {"step": step, "id": refusal.id, "reason": refusal.reason})
-
-  def add(self, step: int, refused: Sequence[Refusal]) -> None:
-    """Records what step's batch lacks. Raises TooManyRefused above data.max_refused."""
-    self._append(step, refused)
-    self._count += len(refused)
-    drawn = self._drawn(step)
-    if refused and self._count > self._limit * max(drawn, _JUDGED_FROM):
-      latest = "; ".join(f"{refusal.id}: {refusal.reason}" for refusal in refused[:3])
-      raise TooManyRefused(
-        f"{self._count} of {drawn:.0f} samples refused by step {step} - expected at most "
-        f"data.max_refused={self._limit} of {max(drawn, _JUDGED_FROM):.0f} - latest: {latest} - "
-        f"all are in {self._path}; repair or remove them, or raise data.max_refused"
-      )
 
 
 def _say(text: str) -> None:
