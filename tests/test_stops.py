@@ -10,6 +10,7 @@ import pytest
 import tiny_run
 
 from facejax import checkpoint, logs, train
+from facejax.data.refused import TooManyRefused
 from facejax.signals import StopRequest
 from facejax.types import Refusal
 
@@ -19,9 +20,9 @@ CONFIG = tiny_run.config(steps=4)
 def test_a_second_signal_interrupts():
   """Kills: a run that hangs in a save and cannot be stopped."""
   with pytest.raises(KeyboardInterrupt, match="a second time"), StopRequest() as stop:
-    assert not stop.requested(1)
+    assert not stop.requested()
     os.kill(os.getpid(), signal.SIGINT)
-    assert stop.requested(1)
+    assert stop.requested()
     os.kill(os.getpid(), signal.SIGINT)
     signal.pause()
 
@@ -92,10 +93,10 @@ def test_refused_samples_are_listed_once(tmp_path):
 def test_too_many_refused_samples_stop_the_run(tmp_path):
   """Kills: a run on the tenth of the data that can be read; a count that a resume forgets."""
   limit = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, max_refused=0.0021))
-  with pytest.raises(train.TooManyRefused) as caught:
+  with pytest.raises(TooManyRefused) as caught:
     tiny_run.run(tmp_path, limit, Refusing, stages=["base"])
   text = str(caught.value)
   assert text.startswith("3 of 48 samples refused by step 3 - expected at most ")
   assert "data.max_refused=0.0021 of 1000 - latest: bad-2: broken JPEG - all are in" in text
-  with pytest.raises(train.TooManyRefused, match="3 of 48 samples"):
+  with pytest.raises(TooManyRefused, match="3 of 48 samples"):
     tiny_run.run(tmp_path, limit, Refusing, stages=["base"], resume=True)

@@ -21,12 +21,12 @@ _DATA: tuple[str, ...] = (
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command. Bad input ends in one line on stderr and exit status 2, not in a traceback."""
   parser = make_parser()
-  argv = list(sys.argv[1:] if argv is None else argv)
-  overrides = [a.removeprefix("--config.") for a in argv if a.startswith("--config.")]
-  argv = [a for a in argv if not a.startswith("--config.")]
+  given = list(sys.argv[1:] if argv is None else argv)
+  overrides = [a.removeprefix("--config.") for a in given if a.startswith("--config.")]
+  argv = [a for a in given if not a.startswith("--config.")]
   _check_flags(parser, argv)
   args = parser.parse_args(argv)
-  args.overrides = overrides
+  args.overrides, args.argv = overrides, given
   if overrides and not hasattr(args, "config"):
     parser.error(f"facejax {args.command} takes no --config.NAME=VALUE")
   try:
@@ -58,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument("--config", required=True, help="such as configs/demo.py")
   _workdir_flags(p)
   p.add_argument("--stages", default="", help="comma-separated; default: all, in order")
+  _host_flags(p)
   p = command("evaluate", _evaluate, "five tasks on held-out drawn faces")
   p.add_argument("--workdir", type=_path, required=True)
   p.add_argument("--stage", default="", help="default: the last one trained")
@@ -127,6 +128,27 @@ def _workdir_flags(parser, default=None) -> None:
   )
 
 
+def _host_flags(parser) -> None:
+  """A run of several processes; on a TPU pod, GKE, SLURM and Open MPI 4 none is needed."""
+  parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, the same for all")
+  parser.add_argument("--processes", type=int, help="how many there are")
+  parser.add_argument("--process", type=int, metavar="INDEX", help="which one this is, from 0")
+  parser.add_argument(
+    "--barrier-timeout",
+    type=float,
+    default=300,
+    metavar="SECONDS",
+    help="for the others, at the start and at checkpoints; default: %(default)s",
+  )
+  parser.add_argument(
+    "--heartbeat-timeout",
+    type=float,
+    default=60,
+    metavar="SECONDS",
+    help="until a silent process is taken for dead; default: %(default)s",
+  )
+
+
 def _check_flags(parser, argv: Sequence[str]) -> None:
   """Ends with the nearest flag's name, where argparse would say what else is missing."""
   known, name = ["--traceback"], "facejax"
@@ -159,9 +181,25 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _train(args) -> int:
-  from facejax.train import train
+  from facejax import distributed, keeper, meta
 
   config = config_io.load(args.config, args.overrides)
+  if distributed.kept():
+    with distributed.joined():
+      return _train_here(args, config)
+  limits = keeper.Limits(args.barrier_timeout, args.heartbeat_timeout)
+  cluster = distributed.find(args.coordinator, args.processes, args.process)
+  if cluster is None:
+    return _train_here(args, config)
+  flags = {name: getattr(args, name) for name in ("stages", "resume", "overwrite", "allow_change")}
+  settings = {**meta.settings(config), **{f"--{name}": value for name, value in flags.items()}}
+  command = [sys.executable, "-m", "facejax.cli", *args.argv]
+  return keeper.keep(command, cluster, limits, settings)
+
+
+def _train_here(args, config) -> int:
+  from facejax.train import train
+
   return train(
     config,
     Path(args.workdir),

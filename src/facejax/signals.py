@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request: finish the step, save, leave. signal -> requested(step)."""
+"""SIGTERM and Ctrl-C as a request: finish the step, save, leave. signal -> requested()."""
 
 import signal
 import threading
@@ -12,12 +12,13 @@ class StopRequest:
   """Within its `with` statement a first SIGTERM or SIGINT only sets a flag.
 
   A second one raises KeyboardInterrupt. With several processes nothing is installed: there JAX's
-  own notice of a preemption counts, on which all processes agree at the same step. Outside the
-  main thread Python allows no handlers, and nothing is installed either.
+  own notice of a preemption counts, a SIGTERM to any process, on which all processes agree at the
+  same call. Outside the main thread Python allows no handlers, and nothing is installed either.
   """
 
   def __init__(self):
     self._asked = False
+    self._calls = 0
     self._previous: dict = {}
 
   def __enter__(self) -> "StopRequest":
@@ -35,8 +36,11 @@ class StopRequest:
       raise KeyboardInterrupt(f"signal {number}, a second time")
     self._asked = True
 
-  def requested(self, step: int) -> bool:
-    """Whether to save and stop after `step`."""
+  def requested(self) -> bool:
+    """Whether to save and stop now. Every process calls it once a step."""
+    # A count of its own: the steps of the next stage start at 1 again, but what the processes agree
+    # on is the highest number that any of them has reached.
+    self._calls += 1
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
+      return multihost_utils.reached_preemption_sync_point(self._calls)
     return self._asked

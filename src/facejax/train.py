@@ -203,7 +203,7 @@ class _Stage(NamedTuple):
   stage: StageConfig
   pipeline: Any
   mesh: Mesh
-  step: Step
+  step: Any  # make_train_step's, jitted: a Step that can be lowered
   checkpoints: checkpoint.Checkpoints
   record: dict  # meta
 
@@ -295,6 +295,18 @@ def _describe(name: str, stage: StageConfig, state: TrainState, mesh: Mesh) -> N
   _say(stages.table(state.params, stage))
 
 
+def _compiled(run: _Stage, state: TrainState, batch: Batch) -> Step:
+  """The step; of several processes none runs it before all have compiled it.
+
+  The first would wait in a collective for the last, on CPUs for 30 seconds and no more.
+  """
+  if jax.process_count() == 1:
+    return run.step
+  step = run.step.lower(state, batch).compile()
+  distributed.meet(f"{run.name} compiled")
+  return step
+
+
 class _Pending(NamedTuple):
   """A step whose numbers are still being computed."""
 
@@ -331,7 +343,10 @@ def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool
         _say(f"batch, of process 0\n{tree_of_shapes(batch)}")
       refusals.add(done, refused)
       distributed.at(f"{run.name} step {done}")
-      state, values = run.step(state, put(batch, stage.rows, run.mesh))
+      placed = put(batch, stage.rows, run.mesh)
+      if done == start + 1:
+        step = _compiled(run, state, placed)
+      state, values = step(state, placed)
       if pending:
         report(pending)
       tokens = int(np.count_nonzero(batch.segment_ids)) * jax.process_count()

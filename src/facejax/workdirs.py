@@ -1,12 +1,13 @@
 """The folders of a run: which stages, from what, and may they be written. All before any work."""
 
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from jax.experimental import multihost_utils
 
+from facejax import distributed
 from facejax.checkpoint import is_released, steps_in
 from facejax.config import RunConfig, StageConfig
 from facejax.config_checks import one_of
@@ -25,11 +26,12 @@ def selected(config: RunConfig, stages: Sequence[str] | None) -> list[str]:
 def check_sources(config: RunConfig, workdir: Path, names: Sequence[str], resume: bool) -> None:
   """Raises unless each stage's init_from exists, or is trained before the stage, to its end.
 
-  A stage that is resumed from its own checkpoint needs its start no more.
+  A stage that is resumed from its own checkpoint needs its start no more, unless it has adapters,
+  whose base the checkpoint does not hold.
   """
   order = list(config.stages)
   for name in names:
-    if resume and steps_in(workdir / name):
+    if resume and steps_in(workdir / name) and not config.stages[name].lora:
       continue
     source = config.stages[name].init_from
     if source.endswith(".safetensors"):
@@ -94,10 +96,30 @@ def prepare(workdir: Path, names: Sequence[str], resume: bool, overwrite: bool) 
         f"{folder} has neither config.json nor checkpoints/, so it is no stage's folder and "
         "--overwrite does not remove it; move it away"
       )
+  distributed.meet("workdir checked")  # before another process changes what this one looks at
   if jax.process_index() == 0:
     for folder in used if overwrite else ():
       shutil.rmtree(folder)
     for name in names:
       (workdir / name).mkdir(parents=True, exist_ok=True)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices("workdir")
+  _check_shared(workdir)
+
+
+def _check_shared(workdir: Path) -> None:
+  """Raises ValueError, in all processes, if one of them sees another folder of that name."""
+  if jax.process_count() == 1:
+    return
+  mark = workdir / f".shared-{secrets.token_hex(8)}"
+  if jax.process_index() == 0:
+    mark.touch()
+  first = Path(distributed.meet("workdir made", str(mark))[0])
+  seen = distributed.meet("workdir seen", first.exists())
+  if jax.process_index() == 0:
+    mark.unlink()
+  if strangers := [index for index, sees in enumerate(seen) if not sees]:
+    hosts = ", ".join(f"process {i} ({distributed.host(i)})" for i in strangers[:8])
+    raise ValueError(
+      f"--workdir {workdir} is another folder for {len(strangers)} of {len(seen)} processes: "
+      f"{hosts} - expected one folder on a file system that all machines share - mount one, and "
+      "give its path"
+    )
