@@ -32,7 +32,7 @@ def _vmem(mib: int) -> tuple[str, str]:
 class Kernels:
   """Share of the peak that splash attention's kernels reach on the tiles that they compute.
 
-  From the kernels' static schedules (tiles of 512, head width 128), so a lower bound of their time.
+  From the kernels' static schedules (head width 128), so a lower bound of their time.
   """
 
   forward: float
@@ -52,9 +52,10 @@ class Chip:
   link: float  # bytes/s one way, of a chip's link to one neighbour; on a GPU of its NVLink
   network: float  # bytes/s one way between slices or nodes
   torus: int  # axes of the network of chips; 0: each reaches each at `link`
+  ring: int = 1  # an axis of the torus closes to a ring if its chips are a multiple of this
   devices: int = 1  # JAX devices of a chip, which share its links
   clock: float | None = None  # Hz; None: the compiler estimates no cycles
-  kernels: Kernels | None = None  # None: no kernel's time is known
+  kernels: tuple[tuple[int, Kernels], ...] | None = None  # by positions of a tile; None: not known
   options: tuple[tuple[str, str], ...] = ()  # of the compiler
 
   @property
@@ -73,8 +74,9 @@ CHIPS = (
     link=45e9,
     network=6.25e9,
     torus=3,
+    ring=4,
     clock=1.05e9,
-    kernels=Kernels(0.51, 0.36, 0.37),  # v5p's: two cores of the same width
+    kernels=((512, Kernels(0.51, 0.36, 0.37)),),  # v5p's: two cores of the same width
   ),
   Chip(
     name="v5e",
@@ -85,8 +87,9 @@ CHIPS = (
     link=45e9,
     network=3.125e9,
     torus=2,
+    ring=16,
     clock=1.5e9,
-    kernels=Kernels(0.59, 0.88, 0.89),
+    kernels=((512, Kernels(0.59, 0.88, 0.89)),),
     # Products go from 76 to 92 % of the peak; a compilation takes up to eight times as long.
     options=(_vmem(96),),
   ),
@@ -99,8 +102,10 @@ CHIPS = (
     link=90e9,
     network=6.25e9,
     torus=3,
+    ring=4,
     clock=1.75e9,
-    kernels=Kernels(0.51, 0.36, 0.37),  # both backward kernels run on one of the two cores
+    # Both backward kernels run on one of the two cores.
+    kernels=((512, Kernels(0.51, 0.36, 0.37)),),
     # SparseCores carry the collectives beside the products: without them all are synchronous. The
     # last one keeps gathers from becoming sums of zero-padded buffers.
     options=(
@@ -118,8 +123,10 @@ CHIPS = (
     link=90e9,
     network=12.5e9,
     torus=2,
+    ring=16,
     clock=1.75e9,
-    kernels=Kernels(0.18, 0.33, 0.30),  # heads of 128 fill half of a product unit of 256
+    # Heads of 128 fill half of a product unit of 256.
+    kernels=((512, Kernels(0.18, 0.33, 0.30)), (1024, Kernels(0.26, 0.41, 0.40))),
     options=(*_SPARSE_CORE, _vmem(96)),
   ),
   Chip(
@@ -131,9 +138,11 @@ CHIPS = (
     link=90e9,
     network=6.25e9,
     torus=3,
+    ring=4,
     devices=2,
     clock=2.2e9,
-    kernels=Kernels(0.18, 0.33, 0.30),  # v6e's: product units of 256 too
+    # v6e's: product units of 256 too.
+    kernels=((512, Kernels(0.18, 0.33, 0.30)), (1024, Kernels(0.26, 0.41, 0.40))),
     options=(*_SPARSE_CORE, _vmem(64)),
   ),
   Chip(
