@@ -76,7 +76,7 @@ def dequantized(held: jax.Array, scale: jax.Array, dtype: Any) -> jax.Array:
 @functools.cache
 def _levels() -> tuple[float, ...]:
   """The 16 levels of NormalFloat."""
-  with jax.ensure_compile_time_eval():
+  with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):  # within any step's guard
     every = _qwix().QArray(jnp.arange(16, dtype=jnp.uint4)[:, None], jnp.ones((1, 1)), None, "nf4")
     return tuple(np.asarray(_qwix().dequantize(every))[:, 0].tolist())
 
