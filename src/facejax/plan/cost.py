@@ -4,7 +4,6 @@ An instruction inside a loop counts as often as the loop turns. An asynchronous 
 in several fusions (start, steps, end): those of one computation that share a channel are one.
 """
 
-import collections
 import dataclasses
 import math
 import re
@@ -26,6 +25,7 @@ COLLECTIVES = (
   "collective-broadcast",
 )
 _PRODUCTS = ("convolution", "dot")
+_INDEXED = ("gather", "scatter", "sort")
 # Without an estimate these are names and views, asynchronous copies, or a few bytes.
 _FREE = re.compile(
   r"parameter|constant|tuple|get-tuple-element|bitcast|reshape|after-all|iota|partition-id"
@@ -44,6 +44,7 @@ class Collective:
   overlaps: bool  # asynchronous
   text: str  # attributes: groups, and how it is carried out
   where: str  # the operation of the model that it comes from
+  home: str  # the computation that it stands in
 
 
 @dataclasses.dataclass
@@ -70,7 +71,7 @@ class Cost:
   other_roofline: float = 0.0
   collectives: list[Collective] = dataclasses.field(default_factory=list)
   kernels: dict[str, Kernel] = dataclasses.field(default_factory=dict)
-  unestimated: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  unestimated_bytes: float = 0.0  # moved by gathers, scatters and sorts, which have no estimate
   loops_unknown: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -111,7 +112,8 @@ class _Walk:
     if base in COLLECTIVES:
       self._collective(computation, i, times, channels, i.opcode != base)
     elif not i.opcode.endswith(("-done", "-update")):
-      self._work(computation, i, times, [i] if i.opcode in _PRODUCTS else [], [computation])
+      products = [(i, computation)] if i.opcode in _PRODUCTS else []
+      self._work(computation, i, times, products, i.opcode in _INDEXED)
 
   def _enclosed(self, computation, i: Instruction, times: int, channels: set[str]) -> None:
     """A fusion, or a computation that runs beside the others."""
@@ -127,14 +129,15 @@ class _Walk:
     for c, x in carried:
       self._collective(c, x, times, channels, overlaps, scatters="reduce-scatter" in i.name)
     if i.opcode == "fusion":
-      products = [x for c in inner for x in c if x.opcode in _PRODUCTS]
-      self._work(computation, i, times, products, inner)
+      products = [(x, c) for c in inner for x in c if x.opcode in _PRODUCTS]
+      indexed = any(x.opcode in _INDEXED for c in inner for x in c)
+      self._work(computation, i, times, products, indexed)
 
-  def _work(self, computation, i: Instruction, times: int, products, homes) -> None:
+  def _work(self, computation, i: Instruction, times: int, products, indexed: bool) -> None:
     """An instruction's cycles, FLOPs and bytes."""
     if _FREE.fullmatch(i.opcode):
       return
-    flops = sum(_flops(x, home) for home in homes for x in products if x.name in home.by_name)
+    flops = sum(_flops(x, home) for x, home in products)
     moved = i.bytes + sum(_operand_bytes(computation, name) for name in i.operands)
     seconds = times * max(flops / self.chip.peak, moved / self.chip.bandwidth)
     cost = self.cost
@@ -147,8 +150,9 @@ class _Walk:
       cost.other_cycles += times * i.cycles
       cost.other_bytes += times * moved
       cost.other_roofline += seconds
-    if not i.cycles and self.chip.is_tpu and moved > 1e6:
-      cost.unestimated[i.opcode] += times
+    if indexed and not i.cycles:
+      # What is gathered is far less than the table that it is gathered from.
+      cost.unestimated_bytes += times * 2 * min(i.bytes, moved)
 
   def _kernel(self, i: Instruction, times: int) -> None:
     kernel = kernels.measure(i, self.chip)
@@ -181,7 +185,15 @@ class _Walk:
       op = "reduce-scatter"  # legalised as a sum whose slices are kept: half is sent
     where = re.search(r'op_name="([^"]*)"', i.attributes)
     self.cost.collectives.append(
-      Collective(op, size * times, times, overlaps, i.attributes, where.group(1) if where else "")
+      Collective(
+        op,
+        size * times,
+        times,
+        overlaps,
+        i.attributes,
+        where.group(1) if where else "",
+        computation.name,
+      )
     )
 
 
@@ -208,7 +220,7 @@ def _moved(computation: Computation, i: Instruction, op: str) -> float:
 
 
 def _flops(i: Instruction, home: Computation) -> float:
-  """2 * multiplications of a dot or convolution."""
+  """2 * multiplications of a dot or convolution, whose operands stand in `home`."""
   given = [home.by_name[name].arrays for name in i.operands[:2] if name in home.by_name]
   if len(given) < 2 or not all(given) or not i.arrays:
     return 0.0

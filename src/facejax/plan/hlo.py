@@ -133,7 +133,8 @@ def parse(text: str) -> Module:
   """Raises ValueError if the text has no ENTRY computation."""
   computations: dict[str, Computation] = {}
   entry = None
-  name, current = "", None
+  name = ""
+  current: list[Instruction] | None = None
   for line in _lines(text):
     if current is None:
       if header := _HEADER.match(line):
