@@ -112,11 +112,12 @@ def draw(shapes: Mapping, config: LoraConfig, rng: jax.Array) -> Flat:
   return drawn
 
 
-def merge(params: Mapping) -> dict:
+def merge(params: Mapping, dtype: str | None = None) -> dict:
   """The tree without adapters and quantised kernels: W + scale * A @ B, in float32, rounded once.
 
-  Kernels keep their type; quantised ones become float32, as the sum of what the run computed with
-  (the base that was quantised, not the one before). A tree without adapters comes back as it is.
+  W is what the run computed with: of a quantised kernel what is left of it, not the one before.
+  The sum gets the type `dtype`, or that of W; float32 if W was quantised. A tree without adapters
+  comes back as it is.
   """
   flat = flatten(params)
   merged = {n: x for n, x in flat.items() if not is_adapter(n) and not n.endswith("/kernel_scale")}
@@ -124,24 +125,22 @@ def merge(params: Mapping) -> dict:
     part = lambda last, name=name: flat.get(f"{name}/{last}")
     beside = [part(last) for last in ("kernel_scale", "lora_a", "lora_b", "lora_scale")]
     if any(x is not None for x in beside):
-      merged[f"{name}/kernel"] = _merged(part("kernel"), *beside)
+      merged[f"{name}/kernel"] = _merged((part("kernel"), *beside), dtype)
   return unflatten(merged)
 
 
-@jax.jit
-def _merged(kernel, kernel_scale, a, b, scale) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=1)
+def _merged(parts: tuple[Any, ...], dtype: str | None) -> jax.Array:
   """One kernel [.. in out]; a layer at a time, so that one layer alone is ever float32."""
 
   def one(parts):
     kernel, kernel_scale, a, b, scale = parts
-    wide, kept = kernel, kernel.dtype
+    wide, kept = kernel.astype(jnp.float32), kernel.dtype
     if kernel_scale is not None:
       wide, kept = quantize.dequantized(kernel, kernel_scale, jnp.float32), jnp.float32
-    wide = wide.astype(jnp.float32)
     if a is not None:
       exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-      wide = wide + scale * exact(a.astype(jnp.float32), b.astype(jnp.float32))
-    return wide.astype(kept)
+      wide += scale * exact(a.astype(jnp.float32), b.astype(jnp.float32))
+    return wide.astype(dtype or kept)
 
-  parts = (kernel, kernel_scale, a, b, scale)
-  return jax.lax.map(one, parts) if kernel.ndim == 3 else one(parts)
+  return jax.lax.map(one, parts) if parts[0].ndim == 3 else one(parts)

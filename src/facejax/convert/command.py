@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from facejax import checkpoint
+from facejax import checkpoint, lora
 from facejax.config import RunConfig
 from facejax.convert import verify
 from facejax.convert.export import FORMATS, export
 from facejax.convert.importing import import_folder
 from facejax.convert.load import open_checkpoint
+from facejax.convert.lora import export_adapter
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,8 +55,10 @@ def _import(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
   if not args.format:
-    raise ValueError(f"--format is missing: expected one of {', '.join(FORMATS)}")
+    raise ValueError(f"--format is missing: expected one of {', '.join(FORMATS)}, peft")
   source = Path(args.source)
+  if args.format == "peft":
+    return _export_adapter(source, args.target)
   released = checkpoint.is_released(source)
   params: Mapping[str, Any]
   if released:
@@ -65,6 +68,7 @@ def _export(args: argparse.Namespace) -> None:
       raise ValueError(f"{source} is a lone {opened.family}, which no format is for")
   else:
     config, params, _ = checkpoint.load_run(source)
+    params = lora.merge(params, args.dtype or None)
   like = args.like or (args.source if released else None)
   names = export(
     config,
@@ -76,6 +80,12 @@ def _export(args: argparse.Namespace) -> None:
     shard=int(args.shard_gb * 1e9),
   )
   print(f"{args.target}: {len(names)} weight file(s), config.json, as {args.format}")
+
+
+def _export_adapter(source: Path, target: str) -> None:
+  config, params, stage_dir = checkpoint.load_run(source)
+  modules = export_adapter(config, stage_dir.name, params, target)
+  print(f"{target}: adapters of {len(modules)} modules, for PEFT")
 
 
 def _verify(args: argparse.Namespace) -> None:
