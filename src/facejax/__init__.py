@@ -1,1 +1,5 @@
 """facejax: multimodal large language models of the human face, in JAX."""
+
+from facejax import libtpu
+
+libtpu.quiet()  # before anything asks JAX for devices

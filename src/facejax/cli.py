@@ -79,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument("--detector", default="", help="where to put them; default: the user's cache")
   p = command("convert", _convert, "import, export or compare released weights")
   _convert_flags(p)
+  importlib.import_module("facejax.plan.command").add(commands)
   importlib.import_module("facejax.annotate.command").add(commands)
   p = commands.add_parser("data", help="build, check and complete datasets", allow_abbrev=False)
   _data_commands(p)

@@ -50,6 +50,7 @@ class Compiled:
   seconds: float  # that the compilation took
   mesh: Mesh
   trainable: Any  # shapes of what trains
+  arguments: int = 0  # bytes of a device's state and batch, as the compiler says
 
 
 def compile_step(config: RunConfig, name: str, topology: Topology) -> Compiled:
@@ -71,7 +72,7 @@ def compile_step(config: RunConfig, name: str, topology: Topology) -> Compiled:
     try:
       program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-      needed = _exceeded(str(error))
+      needed = exceeded(str(error))
       if needed is None:
         raise
       memory = _memory(state, batch, topology, needed)
@@ -83,7 +84,12 @@ def compile_step(config: RunConfig, name: str, topology: Topology) -> Compiled:
   memory = _memory(state, batch, topology, total)
   memory = dataclasses.replace(memory, temporary=total - analysis.argument_size_in_bytes)
   return Compiled(
-    program.as_text() or "", memory, time.perf_counter() - start, mesh, state.trainable
+    program.as_text() or "",
+    memory,
+    time.perf_counter() - start,
+    mesh,
+    state.trainable,
+    analysis.argument_size_in_bytes,
   )
 
 
@@ -137,7 +143,7 @@ def _memory(state: TrainState, batch: Batch, topology: Topology, total: int) -> 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def _exceeded(message: str) -> int | None:
+def exceeded(message: str) -> int | None:
   """Bytes that a refused program wanted; None if it was refused for another reason."""
   if "RESOURCE_EXHAUSTED" not in message and "out of memory" not in message.lower():
     return None

@@ -56,6 +56,7 @@ class Kernel:
   flops: float
   seconds: float  # 0 if not known
   known: bool
+  bytes: float = 0.0  # operands and results
 
 
 @dataclasses.dataclass
@@ -103,7 +104,7 @@ class _Walk:
       elif op in ("call-start", "async-start", "fusion"):
         self._enclosed(computation, i, times, channels)
       elif op == "custom-call":
-        self._kernel(i, times)
+        self._kernel(computation, i, times)
       else:
         self._plain(computation, i, times, channels)
 
@@ -154,7 +155,7 @@ class _Walk:
       # What is gathered is far less than the table that it is gathered from.
       cost.unestimated_bytes += times * 2 * min(i.bytes, moved)
 
-  def _kernel(self, i: Instruction, times: int) -> None:
+  def _kernel(self, computation, i: Instruction, times: int) -> None:
     kernel = kernels.measure(i, self.chip)
     if kernel is None:
       return
@@ -165,6 +166,7 @@ class _Walk:
     old.count += times
     old.flops += times * kernel.flops
     old.seconds += seconds
+    old.bytes += times * (i.bytes + sum(_operand_bytes(computation, name) for name in i.operands))
 
   def _collective(
     self,

@@ -14,7 +14,6 @@ import collections
 import dataclasses
 import importlib.metadata
 import math
-from typing import Any
 
 from facejax.chips import Chip
 from facejax.config import RunConfig
@@ -59,6 +58,8 @@ class Compute:
   kernels_unknown: tuple[str, ...]  # custom calls that no formula knows; counted as nothing
   loops_unknown: tuple[str, ...]  # loops whose turns the program does not say; counted once
   program_flops: float  # of a device, with what is computed twice
+  matmul_bytes: float  # operands and results of products, a device
+  from_cycles: bool  # False: a roofline
 
   @property
   def total(self) -> float:
@@ -89,6 +90,8 @@ class Plan:
   fill: mix.Fill
   compile_seconds: float
   versions: dict[str, str]
+  peak: float  # FLOP/s of a device
+  bandwidth: float  # bytes/s of a device's memory
   compute: Compute | None = None
   collectives: tuple[Traffic, ...] = ()
   kernels: tuple[cost.Kernel, ...] = ()
@@ -133,7 +136,9 @@ def assess(
     model_flops=parts,
     fill=fill,
     compile_seconds=program.seconds,
-    versions=_versions(),
+    versions=versions(),
+    peak=topology.chip.peak,
+    bandwidth=topology.chip.bandwidth,
   )
   return _timed(result, topology, program) if program.text else result
 
@@ -142,9 +147,9 @@ def _timed(result: Plan, topology: Topology, program: Compiled) -> Plan:
   """Adds times to a plan of a program that was compiled."""
   chip = topology.chip
   work = cost.measure(hlo.parse(program.text), chip)
-  compute = _compute(work, chip)
+  compute = compute_of(work, chip)
   network = Network(chip, list(program.mesh.devices.flat))
-  traffic = _traffic(work, network)
+  traffic = traffic_of(work, network)
   steps = combine(compute.total, traffic)
   needed = sum(part.total for part in result.model_flops.values())
   useful = sum(part.useful for part in result.model_flops.values())
@@ -176,7 +181,8 @@ def combine(compute: float, traffic: tuple[Traffic, ...]) -> Figures:
   )
 
 
-def _compute(work: cost.Cost, chip: Chip) -> Compute:
+def compute_of(work: cost.Cost, chip: Chip) -> Compute:
+  """Seconds of a program's work on one device."""
   kernels = sum(kernel.seconds for kernel in work.kernels.values())
   if chip.clock:
     matmul, other = work.matmul_cycles / chip.clock, work.other_cycles / chip.clock
@@ -191,10 +197,12 @@ def _compute(work: cost.Cost, chip: Chip) -> Compute:
     kernels_unknown=tuple(k.name for k in work.kernels.values() if not k.known),
     loops_unknown=tuple(work.loops_unknown),
     program_flops=work.flops + sum(kernel.flops for kernel in work.kernels.values()),
+    matmul_bytes=work.matmul_bytes,
+    from_cycles=chip.is_tpu,
   )
 
 
-def _traffic(work: cost.Cost, network: Network) -> tuple[Traffic, ...]:
+def traffic_of(work: cost.Cost, network: Network) -> tuple[Traffic, ...]:
   """Collectives, those of one kind and group together; the longest first."""
   both = _both_ways(work)
   grouped: dict[tuple, list[tuple[cost.Collective, float]]] = collections.defaultdict(list)
@@ -267,7 +275,8 @@ def would_fit(
   return tuple(ideas)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+  """Of what decides a plan."""
   found = {}
   for package in ("facejax", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin"):
     try:
@@ -280,8 +289,3 @@ def _versions() -> dict[str, str]:
 def needed_flops(result: Plan) -> float:
   """FLOPs of a step over all devices."""
   return sum(part.total for part in result.model_flops.values())
-
-
-def as_dict(result: Plan) -> dict[str, Any]:
-  """Plain values for JSON, with what report.py adds left out."""
-  return dataclasses.asdict(result)
