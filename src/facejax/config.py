@@ -186,7 +186,7 @@ class ModelConfig:
   def __post_init__(self):
     one_of("ModelConfig.dtype", self.dtype, ("float32", "bfloat16"))
     one_of("ModelConfig.remat", self.remat, ("none", "dots", "full"))
-    one_of("ModelConfig.attention", self.attention, ("auto", "xla", "splash", "cudnn"))
+    one_of("ModelConfig.attention", self.attention, ("auto", "xla", "splash", "cudnn", "blocks"))
     one_of("ModelConfig.projector", self.projector, ("mlp", "pixel_shuffle"))
     within(self, "frames", 1)
     if self.video and self.video.frames not in (0, self.frames):
