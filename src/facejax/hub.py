@@ -24,6 +24,9 @@ from typing import Any
 
 # sysexits.h: a service is unavailable. Another process of the run is missing or failed.
 MISSING = 69
+# A temporary failure, try again. A run that was asked to stop has saved its state and waits for
+# --resume; a scheduler must not take it for finished (0) or broken (1, 2).
+INTERRUPTED = 75
 BAD_INPUT = 2
 _LONGEST = 2**20  # bytes of a line; a thousand processes meet in 100 KB
 _LINGER = 5.0  # seconds that the last words of a run may take
@@ -196,6 +199,7 @@ class Hub:
         f"--processes {self._processes} - start all with the same number",
         status=BAD_INPUT,
         index=None,
+        failed=False,
       )
       return None
     self._strangers.discard(lines)
@@ -205,7 +209,7 @@ class Hub:
         f"process {peer.index} came twice: {other.host}, pid {other.pid}, and {peer.host}, pid "
         f"{peer.pid} - expected each --process once"
       )
-      lines.send(stop=text, status=BAD_INPUT, index=None)
+      lines.send(stop=text, status=BAD_INPUT, index=None, failed=False)
       self._halt(text, None, BAD_INPUT)
       return peer
     self._peers[peer.index] = peer
@@ -249,18 +253,22 @@ class Hub:
     elif "end" in message:
       self._end(peer, **message["end"])
 
-  def _end(self, peer: _Peer, well: bool, why: str, doubtful: bool) -> None:
+  def _end(
+    self, peer: _Peer, *, well: bool, why: str, doubtful: bool, failed: bool, place: str
+  ) -> None:
     """A process has ended; doubtful, if that may only follow from the loss of another one."""
-    peer.ended = well
+    peer.ended, peer.place = well, place
     if well:
       if len(self._peers) == self._processes and all(p.ended for p in self._peers.values()):
         for each in self._peers.values():
           each.lines.send(bye="")
         self._over = time.monotonic() + _LINGER
+    elif not self._going:
+      self._halt(f"{self._name(peer)} {why}", peer.index, INTERRUPTED)
     elif not doubtful:
-      self._halt(f"{self._name(peer)} {why}; it was at {peer.place}", peer.index)
+      self._halt(f"{self._name(peer)} {why}; it was at {place}", peer.index, failed=failed)
     elif self._doubtful is None:
-      text = f"{self._name(peer)} {why}; it was at {peer.place}"
+      text = f"{self._name(peer)} {why}; it was at {place}"
       self._doubtful = (peer.heard, text, peer.index)
 
   def _judge(self, now: float) -> None:
@@ -311,10 +319,12 @@ class Hub:
   def _name(self, peer: _Peer) -> str:
     return f"process {peer.index} of {self._processes} ({peer.host}, pid {peer.pid})"
 
-  def _halt(self, text: str, index: int | None, status: int = MISSING) -> None:
-    """Tells all; `index` is the process whose fault it is."""
+  def _halt(
+    self, text: str, index: int | None, status: int = MISSING, failed: bool = False
+  ) -> None:
+    """Tells all; `index` is the process whose fault it is, which `failed` if it said so."""
     for peer in self._peers.values():
-      peer.lines.send(stop=text, status=status, index=index)
+      peer.lines.send(stop=text, status=status, index=index, failed=failed)
     self._over = time.monotonic() + _LINGER
 
 

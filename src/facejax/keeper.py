@@ -22,15 +22,13 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from facejax.hub import BAD_INPUT, MISSING, Hub, Limits, Lines
+from facejax.hub import BAD_INPUT, INTERRUPTED, MISSING, Hub, Limits, Lines
 
 ENVIRONMENT = "FACEJAX_KEEPER"  # the trainer's end of the socket, as a file descriptor
 
-# sysexits.h: a temporary failure, try again. A run that was asked to stop has saved its state and
-# waits for --resume; a scheduler must not take it for finished (0) or broken (1, 2).
-INTERRUPTED = 75
+_GRACE = 3.0  # seconds in which a trainer that has failed, or soon will, may end by itself
 
-_GRACE = 3.0  # seconds in which a trainer may end by itself, having said or been told why
+_OFTEN = 0.1  # seconds between two reports of where the trainer is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +50,10 @@ class Cluster:
 class _Stopped(Exception):
   """The hub says that all must stop, or is gone."""
 
-  def __init__(self, text: str, status: int = MISSING, own: bool = False):
+  def __init__(self, text: str, status: int = MISSING, own: bool = False, grace: float = 0):
     super().__init__(text)
     self.status, self.own = status, own
+    self.grace = grace  # seconds in which the trainer may yet end by itself
 
 
 def keep(
@@ -135,13 +134,15 @@ class _Keeper:
     self._hub: Lines | None = None
     self._link: Lines | None = None
     self._child: subprocess.Popen | None = None
-    self._place, self._error = "the start", ""
+    self._place = self._told = "the start"
+    self._error = ""
     self._doubtful = False
     self._joined = False  # the trainer takes SIGTERM for what it is
     self._forwarded = False
     self._heard = self._beaten = time.monotonic()
     self._kill_at: float | None = None
     self._stop: _Stopped | None = None
+    self._go: dict = {}
     self._bye = False
 
   def close(self) -> None:
@@ -169,15 +170,16 @@ class _Keeper:
         "settings": dict(settings),
       }
     )
-    go: dict = {}
-    self._go = go
-    while not go:
+    while not self._go:
       self._turn()
       if self._stop:
         raise self._stop
       if self._signals.asked:
+        why = "was asked to stop before all had come"
+        end = {"well": False, "why": why, "doubtful": False, "place": self._place}
+        self._hub.send(end={**end, "failed": False})
         return INTERRUPTED
-    self._spawn(command, go)
+    self._spawn(command, self._go)
     return self._watch()
 
   def _connect(self) -> Lines | None:
@@ -222,14 +224,16 @@ class _Keeper:
 
   def _turn(self) -> None:
     """Waits for something to happen, at most one interval, and takes it in."""
-    for key, _ in self._selector.select(self._limits.interval):
+    news = self._place != self._told
+    for key, _ in self._selector.select(_OFTEN if news else self._limits.interval):
       if key.data:
         key.data()
       else:
         os.read(self._signals.wake, 100)
     now = time.monotonic()
-    if self._hub and now - self._beaten >= self._limits.interval:
-      self._beaten = now
+    moved = self._place != self._told and now - self._beaten >= _OFTEN
+    if self._hub and (moved or now - self._beaten >= self._limits.interval):
+      self._beaten, self._told = now, self._place
       self._hub.send(beat=self._place)
     if now - self._heard > self._limits.silence and not self._stop:
       self._lost(f"has said nothing for {self._limits.silence:g} s")
@@ -242,7 +246,7 @@ class _Keeper:
       self._turn()
       self._forward()
       if self._stop and self._kill_at is None:
-        self._kill_at = time.monotonic() + _GRACE
+        self._kill_at = time.monotonic() + self._stop.grace
       if self._kill_at and time.monotonic() > self._kill_at and self._child.poll() is None:
         self._child.kill()
       status = self._child.poll()
@@ -283,7 +287,9 @@ class _Keeper:
       why = f"ended with exit status {status}"
     # JAX aborts where it cannot reach process 0.
     doubtful = self._doubtful or number == signal.SIGABRT
-    self._hub.send(end={"well": status in (0, INTERRUPTED), "why": why, "doubtful": doubtful})
+    well = status in (0, INTERRUPTED)
+    end = {"well": well, "why": why, "doubtful": doubtful, "place": self._place}
+    self._hub.send(end={**end, "failed": number not in set(signal.Signals)})
 
   def _verdict(self, status: int) -> int:
     """What to exit with, once all must stop."""
@@ -313,7 +319,8 @@ class _Keeper:
       elif "stop" in message:
         own = message["index"] == self._cluster.process
         text = message["stop"] if own else f"{message['stop']}{self._advice()}"
-        self._stop = self._stop or _Stopped(text, message["status"], own)
+        grace = _GRACE if message["failed"] else 0  # this one may fail alike, and say so itself
+        self._stop = self._stop or _Stopped(text, message["status"], own, grace)
       elif "bye" in message:
         self._bye = True
 

@@ -43,7 +43,7 @@ from facejax import (
 )
 from facejax.config import RunConfig, StageConfig
 from facejax.data.pipeline import Pipeline
-from facejax.keeper import INTERRUPTED
+from facejax.hub import INTERRUPTED
 from facejax.models.face_mllm import FaceMLLM
 from facejax.optim import global_norm, learning_rate, make_optimizer
 from facejax.refusals import Refusals
