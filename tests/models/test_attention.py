@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from facejax.models import attention
 from facejax.models.attention import (
   Attention,
   attend,
@@ -87,17 +88,22 @@ def test_causal_mask():
   np.testing.assert_array_equal(got, [[c == "x" for c in line] for line in want])
 
 
-def test_rope():
-  # Kills: interleaved pairs, a wrong sign, theta ignored, positions taken from the array index.
-  x = np.random.default_rng(0).normal(size=(1, 3, 2, 8)).astype(np.float32)
+@pytest.mark.parametrize("form", [attention._turn_by_halves, attention._turn_by_matrix])
+def test_rope(form, monkeypatch):
+  # Kills: interleaved pairs, a wrong sign, theta ignored, positions taken from the array index; a
+  # backward pass that turns the other way, in the TPU's form too.
+  monkeypatch.setattr(attention, "_turn_by_halves", form)
+  x, slope = np.random.default_rng(0).normal(size=(2, 1, 2, 3, 8)).astype(np.float32)
   positions = [4, 0, 11]
-  got = rope(jnp.asarray(x), rope_table(jnp.array([positions]), 8, 50.0))
-  for i, n in np.ndindex(3, 2):
+  table = rope_table(jnp.array([positions]), 8, 50.0)
+  got, pull = jax.vjp(lambda x: rope(x, table), jnp.asarray(x))
+  back = np.asarray(pull(jnp.asarray(slope))[0])
+  for n, i in np.ndindex(2, 3):
     for j in range(4):
       angle = positions[i] * 50.0 ** (-j / 4)
-      a, b = x[0, i, n, j], x[0, i, n, j + 4]
-      want = (a * math.cos(angle) - b * math.sin(angle), b * math.cos(angle) + a * math.sin(angle))
-      np.testing.assert_allclose(got[0, i, n, j::4], want, atol=1e-5)
+      turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+      np.testing.assert_allclose(got[0, n, i, j::4], turn @ x[0, n, i, j::4], atol=1e-5)
+      np.testing.assert_allclose(back[0, n, i, j::4], turn.T @ slope[0, n, i, j::4], atol=1e-5)
 
 
 def test_dynamic_ntk():

@@ -58,26 +58,27 @@ class SelfAttention(nn.Module):
     cfg, length = self.config, "length" if cache is None else None
 
     def project(name, heads, axis):
-      y = Dense(heads * cfg.head_width, cfg.qkv_bias, self.dtype, name=name)(x)
-      y = y.reshape(*x.shape[:2], heads, cfg.head_width)
-      return constrain(y, self.rules, "batch", length, axis, None)
+      y = Dense(
+        heads * cfg.head_width, cfg.qkv_bias, self.dtype, form="split", heads=heads, name=name
+      )(x)
+      return constrain(y, self.rules, "batch", axis, length, None)
 
     q = rope(project("q", cfg.heads, "heads"), table)
     k = rope(project("k", cfg.kv_heads, "kv_heads"), table)
     v = project("v", cfg.kv_heads, "kv_heads")
     if cache is None:
-      whole_rows = lambda y: constrain(y, self.rules, "batch", None, "row_heads", None)
+      whole_rows = lambda y: constrain(y, self.rules, "batch", "row_heads", None, None)
       q, k, v = (whole_rows(checkpoint_name(y, TURNED)) for y in (q, k, v))
       mixed = attend_segments(q, k, v, seen, self.kernel, self.rules)
-      mixed = constrain(mixed, self.rules, "batch", "length", "heads", None)
+      mixed = constrain(mixed, self.rules, "batch", "heads", "length", None)
     else:
+      q, k, v = (y.swapaxes(1, 2) for y in (q, k, v))
       write = lambda old, new: jax.lax.dynamic_update_slice(
         old, new.astype(old.dtype), (0, slot, 0, 0)
       )
       k, v = cache = (write(cache[0], k), write(cache[1], v))
-      mixed = attend(q, k, v, seen)
-    mixed = mixed.reshape(*x.shape[:2], -1)
-    return Dense(x.shape[-1], False, self.dtype, name="out")(mixed), cache
+      mixed = attend(q, k, v, seen).swapaxes(1, 2)
+    return Dense(x.shape[-1], False, self.dtype, form="join", name="out")(mixed), cache
 
 
 class Block(nn.Module):

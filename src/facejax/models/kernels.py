@@ -1,7 +1,8 @@
 """Causal attention within segments, by the kernel that a platform has. q, k, v, ids -> mixed.
 
 KERNELS by name: "xla" everywhere, "splash" on TPU (Pallas; computes no tile above the diagonal, no
-scores in memory), "cudnn" on GPU. All give the numbers of attention.attend under causal_mask.
+scores in memory), "cudnn" on GPU, "blocks" on CPU (tiles that the mask hides are left out, at run
+time). All give the numbers of attention.attend under causal_mask.
 """
 
 import math
@@ -16,6 +17,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jaxtyping import Array, Float, Int
 
 from facejax.models.attention import attend, causal_mask
+from facejax.models.blocks import attend_blocks
 from facejax.sharding import AxisRules
 from facejax.types import typed
 
@@ -26,13 +28,13 @@ Kernel = Callable[..., jax.Array]
 
 @typed
 def attend_segments(
-  q: Float[Array, "B L N H"],
-  k: Float[Array, "B L K H"],
-  v: Float[Array, "B L K H"],
+  q: Float[Array, "B N L H"],
+  k: Float[Array, "B K L H"],
+  v: Float[Array, "B K L H"],
   segment_ids: Int[Array, "B L"],
   kernel: str,
   rules: AxisRules,
-) -> Float[Array, "B L N H"]:
+) -> Float[Array, "B N L H"]:
   """Each position looks at those before it and at itself, in its own segment; padding gives 0.
 
   Under a mesh, q, k and v are split over rows and heads ("batch", "row_heads"), never over L.
@@ -42,25 +44,26 @@ def attend_segments(
 
 def kernel_for(name: str, platform: str) -> str:
   """The kernel that ModelConfig.attention means on a platform of JAX; "auto" is its fastest."""
-  fastest = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
+  fastest = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn", "cpu": "blocks"}
   return fastest.get(platform, "xla") if name == "auto" else name
 
 
 def _xla(q, k, v, segment_ids, rules):
   del rules  # the partitioner splits plain products by itself
-  return attend(q, k, v, causal_mask(segment_ids))
+  q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+  return attend(q, k, v, causal_mask(segment_ids)).swapaxes(1, 2)
 
 
 def _cudnn(q, k, v, segment_ids, rules):
   del rules
-  mixed = jax.nn.dot_product_attention(
-    q, k, v, mask=causal_mask(segment_ids)[:, None], implementation="cudnn"
-  )
-  return _without_padding(mixed, segment_ids)
+  q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+  mask = causal_mask(segment_ids)[:, None]
+  mixed = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+  return _without_padding(mixed.swapaxes(1, 2), segment_ids)
 
 
 def _without_padding(mixed: jax.Array, segment_ids: jax.Array) -> jax.Array:
-  return jnp.where((segment_ids > 0)[..., None, None], mixed, 0)
+  return jnp.where((segment_ids > 0)[:, None, :, None], mixed, 0)
 
 
 _TILE = 512  # positions; 1024 are faster on v6e alone, and waste more above the diagonal
@@ -69,16 +72,15 @@ _LANES = 128  # a TPU's vector is so wide
 
 def splash_attention(q, k, v, segment_ids, interpret: bool = False) -> jax.Array:
   """The Pallas kernel on what one device holds. Rows are padded to whole tiles, heads to 128."""
-  L, N, H = q.shape[1:]
+  N, L, H = q.shape[1:]
   tile = min(_TILE, _LANES * math.ceil(L / _LANES))
-  pad = (0, -L % tile), (0, 0), (0, -H % _LANES)
-  heads_first = lambda x: jnp.pad(x, ((0, 0), *pad)).swapaxes(1, 2)
-  attention = _splash_kernel(N, L + -L % tile, tile, interpret)
+  more = -L % tile
+  whole = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, -H % _LANES)))
+  attention = _splash_kernel(N, L + more, tile, interpret)
   q = q * jnp.asarray(H**-0.5, q.dtype)
-  ids = jnp.pad(segment_ids, ((0, 0), pad[0]))
   one = lambda q, k, v, i: attention(q, k, v, segment_ids=splash_kernel.SegmentIds(i, i))
-  mixed = jax.vmap(one)(heads_first(q), heads_first(k), heads_first(v), ids)
-  return _without_padding(mixed.swapaxes(1, 2)[:, :L, :, :H], segment_ids)
+  mixed = jax.vmap(one)(whole(q), whole(k), whole(v), jnp.pad(segment_ids, ((0, 0), (0, more))))
+  return _without_padding(mixed[:, :, :L, :H], segment_ids)
 
 
 def _splash_kernel(heads: int, length: int, tile: int, interpret: bool):
@@ -102,17 +104,30 @@ def _splash_kernel(heads: int, length: int, tile: int, interpret: bool):
 
 
 def _splash(q, k, v, segment_ids, rules):
-  # XLA cannot split a Pallas kernel: each device calls it on its own rows and heads.
+  return _on_each_device(splash_attention, q, k, v, segment_ids, rules)
+
+
+_PAIRS = 512  # positions of a row up to which all pairs at once cost a CPU less than tiles
+
+
+def _blocks(q, k, v, segment_ids, rules):
+  if q.shape[2] <= _PAIRS:
+    return _xla(q, k, v, segment_ids, rules)
+  return _on_each_device(attend_blocks, q, k, v, segment_ids, rules)
+
+
+def _on_each_device(attention, q, k, v, segment_ids, rules):
+  """XLA cannot split a kernel or a loop over tiles: each device takes its own rows and heads."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return splash_attention(q, k, v, segment_ids)
-  heads = rules.spec("batch", None, "row_heads", None)
+    return attention(q, k, v, segment_ids)
+  heads = rules.spec("batch", "row_heads", None, None)
   return jax.shard_map(
-    splash_attention,
+    attention,
     in_specs=(heads, heads, heads, rules.spec("batch", None)),
     out_specs=heads,
     check_vma=False,
   )(q, k, v, segment_ids)
 
 
-KERNELS: dict[str, Kernel] = {"xla": _xla, "splash": _splash, "cudnn": _cudnn}
+KERNELS: dict[str, Kernel] = {"xla": _xla, "splash": _splash, "cudnn": _cudnn, "blocks": _blocks}
