@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Small HLO programs, written by hand in the compiler's notation."""
 
 # A loop of 3 turns: a product of [8 16] @ [16 32] with a gathered matrix, whose gather starts in
@@ -60,7 +61,7 @@ ENTRY %main (x: bf16[8,16], g: f32[64]) -> f32[64] {
   %kernel.1 = bf16[2,512,128]{2,1,0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 "note": "a } at the start of a line
 }}, backend_config={"flag":"x"}
-  ROOT %all-reduce.9 = f32[64]{0} all-reduce(%g), channel_id=9, replica_groups=[1,8]<=[8], to_apply=%add
+  ROOT %all-reduce.9 = bf16[64]{0} all-reduce(%g), channel_id=9, replica_groups=[1,8]<=[8], to_apply=%add
 }
 """
 
@@ -70,7 +71,7 @@ _OPERANDS = (
 )
 _METADATA = (
   r'frontend_attributes={kernel_metadata={"xprof_metadata":"{\"block_q\": 512, \"block_kv\": 512, '
-  r'\"block_kv_compute\": 512, \"block_q_dkv\": 512, \"block_kv_dkv\": 512, \"block_q_dq\": 256, '
+  r"\"block_kv_compute\": 512, \"block_q_dkv\": 512, \"block_kv_dkv\": 512, \"block_q_dq\": 256, "
   r'\"block_kv_dq\": 512, \"use_fused_bwd_kernel\": false}"}}'
 )
 SPLASH = "HloModule jit_attention\n\nENTRY %main (q: bf16[2,5,1536,128]) -> bf16[2,5,1536,128] {\n"

@@ -32,9 +32,10 @@ def test_an_asynchronous_gather_counts_once_a_turn(work):
 
 
 def test_a_sum_whose_slices_are_kept_is_a_reduce_scatter(work):
-  # Kills: an all-reduce-scatter fusion taken for an all-reduce, which sends twice as much.
+  # Kills: an all-reduce-scatter fusion taken for an all-reduce, which sends twice as much; the
+  # float32 of partial sums forgotten where the result is bfloat16.
   found = {c.op: (c.count, c.bytes, c.overlaps) for c in work.collectives if c.op != "all-gather"}
-  assert found == {"reduce-scatter": (3, 3 * 256, False), "all-reduce": (1, 256, False)}
+  assert found == {"reduce-scatter": (3, 3 * 256, False), "all-reduce": (1, (256 + 128) / 2, False)}
 
 
 def test_an_unknown_kernel_is_named_and_free_calls_are_not(work):
@@ -63,9 +64,9 @@ def test_splash_kernels_count_the_tiles_on_and_below_the_diagonal():
   found = cost.measure(hlo.parse(SPLASH), V5E).kernels
   head, heads = 128, 2 * 5
   square = sum(1 for i in range(3) for j in range(3) if j <= i) * 512 * 512
-  tall = sum(
-    1 for i in range(6) for j in range(3) if j * 512 < (i + 1) * 256
-  ) * 256 * 512  # queries in tiles of 256
+  tall = (
+    sum(1 for i in range(6) for j in range(3) if j * 512 < (i + 1) * 256) * 256 * 512
+  )  # queries in tiles of 256
   expected = {"fwd": 2 * square, "dkv": 4 * square, "dq": 3 * tall}
   for name, pairs in expected.items():
     kernel = next(k for k in found.values() if f"_{name}_" in k.name)
@@ -92,9 +93,7 @@ def test_larger_tiles_have_shares_of_their_own():
     ("b0f_0io->b0f", "window={size=3 pad=1_1}", (2, 7, 4), (3, 4, 6), (2, 7, 6), 19),
   ],
 )
-def test_convolutions_count_the_taps_that_meet_an_input(
-  labels, window, left, right, result, pairs
-):
+def test_convolutions_count_the_taps_that_meet_an_input(labels, window, left, right, result, pairs):
   # Kills: padding counted, a batched product counted as many times too much as it has rows.
   shape = lambda s: "bf16[" + ",".join(map(str, s)) + "]{0}"
   text = (

@@ -82,9 +82,7 @@ def test_two_devices_of_a_chip_share_its_links():
   one_core = members(*range(0, 128, 2))
   both = network.seconds("all-gather", 1e9, ALL)
   assert both == pytest.approx(1e9 * 127 / 128 / (6 * 90e9))
-  assert network.seconds("all-gather", 1e9, one_core) == pytest.approx(
-    1e9 * 63 / 64 / (6 * 45e9)
-  )
+  assert network.seconds("all-gather", 1e9, one_core) == pytest.approx(1e9 * 63 / 64 / (6 * 45e9))
 
 
 def test_gpus_reach_each_other_inside_a_node():

@@ -182,7 +182,7 @@ class _Walk:
       return
     channels.add(channel)
     op = i.opcode.removesuffix("-start")
-    size = _moved(computation, i, op)
+    size = _moved(self.module, i, op, computation)
     if scatters and op == "all-reduce":
       op = "reduce-scatter"  # legalised as a sum whose slices are kept: half is sent
     where = re.search(r'op_name="([^"]*)"', i.attributes)
@@ -212,13 +212,21 @@ def _operand_bytes(computation: Computation, name: str) -> float:
   return operand.bytes if operand and operand.opcode != "constant" else 0.0
 
 
-def _moved(computation: Computation, i: Instruction, op: str) -> float:
-  """Bytes of the whole buffer of a collective."""
-  given = [_operand_bytes(computation, name) for name in i.operands]
-  if op in ("all-reduce", "reduce-scatter", "all-to-all", "collective-permute") and any(given):
-    return sum(given)
+def _moved(module: Module, i: Instruction, op: str, computation: Computation) -> float:
+  """Bytes of the whole buffer of a collective, a device.
+
+  Partial sums travel in the type that they are added in, sums in the result's: an all-reduce of
+  float32 products with a bfloat16 result sends the first half of its bytes in float32.
+  """
   sizes = [array_bytes(kind, shape) for kind, shape in i.arrays]
-  return max(sizes) if i.opcode.endswith("-start") else sum(sizes)
+  if op not in ("all-reduce", "reduce-scatter"):
+    return max(sizes) if i.opcode.endswith("-start") else sum(sizes)
+  reducer = module.computations.get(i.attribute("to_apply"))
+  added = [x.arrays[0][0] for x in reducer or () if x.root and x.arrays]
+  given = [computation.by_name[name] for name in i.operands if name in computation.by_name]
+  arrays = [array for operand in given for array in operand.arrays] or i.arrays
+  sums = sum(array_bytes(added[0] if added else kind, shape) for kind, shape in arrays)
+  return sums if op == "reduce-scatter" else (sums + sum(sizes)) / 2
 
 
 def _flops(i: Instruction, home: Computation) -> float:
