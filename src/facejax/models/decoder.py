@@ -15,20 +15,21 @@ from jaxtyping import Array, Bool, Float, Int
 
 from facejax import losses
 from facejax.config import DecoderConfig
-from facejax.models.attention import attend, rope, rope_table, stretched_theta
+from facejax.models.attention import attend_heads, rope, rope_table, stretched_theta
 from facejax.models.kernels import MIXED, attend_segments
 from facejax.models.layers import DENSE, INIT, Dense, RMSNorm, matmul, unroll
 from facejax.sharding import AxisRules, constrain
 from facejax.types import Cache, typed
 
-TURNED = "turned"  # the checkpoint name of queries and keys behind their rotary positions
+# Checkpoint names: queries and keys behind their rotary positions; the sum behind attention.
+TURNED, MIDDLE = "turned", "middle"
 
 # What a block keeps for the backward pass. "dots": the products with parameters, queries and keys
-# as attention sees them, and what its kernel keeps; of these only what the backward pass reads is
-# stored, 6.1 GB for a row of 2048 in Face-LLaVA-7B, and no product is computed twice. "full":
-# nothing, a block is computed twice. "none": everything.
+# as attention sees them, what its kernel keeps, and the sum behind it; of these only what the
+# backward pass reads is stored, 6.1 GB for a row of 2048 in Face-LLaVA-7B, and no product is
+# computed twice. "full": nothing, a block is computed twice. "none": everything.
 REMAT = {
-  "dots": jax.checkpoint_policies.save_only_these_names(DENSE, TURNED, MIXED),
+  "dots": jax.checkpoint_policies.save_only_these_names(DENSE, TURNED, MIXED, MIDDLE),
   "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -48,12 +49,12 @@ class SelfAttention(nn.Module):
     x: Float[Array, "B L D"],
     table: Float[Array, "2 B L half"],
     seen: Bool[Array, "B L S"] | Int[Array, "B L"],
-    cache: tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None = None,
+    cache: tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]] | None = None,
     slot: Int[Array, ""] | int = 0,
-  ) -> tuple[Float[Array, "B L D"], tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None]:
-    """Without a cache, `seen` holds segment ids: attention is causal within a segment.
+  ) -> tuple[Float[Array, "B L D"], tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]] | None]:
+    """`seen` holds segment ids, attention is then causal within a segment; or a mask over slots.
 
-    With one, the new keys and values are written from `slot` on, and `seen` is a mask over slots.
+    The new keys and values are written to the cache, if there is one, from `slot` on.
     """
     cfg, length = self.config, "length" if cache is None else None
 
@@ -66,18 +67,19 @@ class SelfAttention(nn.Module):
     q = rope(project("q", cfg.heads, "heads"), table)
     k = rope(project("k", cfg.kv_heads, "kv_heads"), table)
     v = project("v", cfg.kv_heads, "kv_heads")
-    if cache is None:
+    if cache is not None:
+      write = lambda old, new: jax.lax.dynamic_update_slice(
+        old, new.astype(old.dtype), (0, 0, slot, 0)
+      )
+      cache = (write(cache[0], k), write(cache[1], v))
+    if seen.ndim == 2:
       whole_rows = lambda y: constrain(y, self.rules, "batch", "row_heads", None, None)
       q, k, v = (whole_rows(checkpoint_name(y, TURNED)) for y in (q, k, v))
       mixed = attend_segments(q, k, v, seen, self.kernel, self.rules)
-      mixed = constrain(mixed, self.rules, "batch", "heads", "length", None)
+      mixed = constrain(mixed, self.rules, "batch", "heads", length, None)
     else:
-      q, k, v = (y.swapaxes(1, 2) for y in (q, k, v))
-      write = lambda old, new: jax.lax.dynamic_update_slice(
-        old, new.astype(old.dtype), (0, slot, 0, 0)
-      )
-      k, v = cache = (write(cache[0], k), write(cache[1], v))
-      mixed = attend(q, k, v, seen).swapaxes(1, 2)
+      assert cache is not None
+      mixed = attend_heads(q, *cache, seen)
     return Dense(x.shape[-1], False, self.dtype, form="join", name="out")(mixed), cache
 
 
@@ -97,7 +99,7 @@ class Block(nn.Module):
     dense = lambda features, name: Dense(features, False, self.dtype, name=name)
     attention = SelfAttention(cfg, self.dtype, self.rules, self.kernel, name="attention")
     y, cache = attention(norm("attention_norm")(x), table, seen, cache, slot)
-    x += y
+    x = checkpoint_name(x + y, MIDDLE)
     y = norm("mlp_norm")(x)
     y = jax.nn.silu(dense(cfg.mlp, "gate")(y)) * dense(cfg.mlp, "up")(y)
     y = constrain(y, self.rules, "batch", length, "mlp")
@@ -113,6 +115,7 @@ class Decoder(nn.Module):
   remat: str = "none"
   rules: AxisRules = AxisRules()
   kernel: str = "xla"
+  apart: bool = False  # its parameters are take_apart()'s
 
   def setup(self):
     """Names the parts."""
@@ -120,15 +123,19 @@ class Decoder(nn.Module):
     self.embedding = self.param("embedding", INIT, (cfg.vocab, cfg.width))
     policy = REMAT.get(self.remat)
     block = Block if policy is None else nn.remat(Block, policy=policy, prevent_cse=False)
-    scan = nn.scan(
-      block,
-      variable_axes={"params": 0},
-      split_rngs={"params": True},
-      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-      length=cfg.layers,
-      unroll=unroll(cfg.layers),
-    )
-    self.blocks = scan(cfg, self.dtype, self.rules, self.kernel)
+    one = cfg, self.dtype, self.rules, self.kernel
+    if self.apart:
+      self.layers = [block(*one) for _ in range(cfg.layers)]
+    else:
+      scan = nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+        length=cfg.layers,
+        unroll=unroll(cfg.layers),
+      )
+      self.blocks = scan(*one)
     self.norm = RMSNorm(cfg.eps, self.dtype)
     if not cfg.tied:
       self.head = Dense(cfg.vocab, False, self.dtype, out=jnp.float32)
@@ -148,11 +155,11 @@ class Decoder(nn.Module):
   ) -> tuple[Float[Array, "B L D"], Cache | None]:
     """Normed hidden states. `seen` says what a position attends to.
 
-    Without a cache it holds segment ids [B L]: a position sees itself and those before it in its
-    segment. With one it is a mask [B L S]: row b's query i sees slot j. Keys and values are then
-    written to L slots from cache.filled on; which of them are valid is the caller's to say. A row
-    of several samples may be longer than config.longest, as each has its own positions; a sample
-    that is longer is refused where rows are laid out.
+    Segment ids [B L]: a position sees itself and those before it in its segment, among those given
+    here. A mask [B L S]: row b's query i sees slot j of the cache. Keys and values are written to
+    the L slots from cache.filled on; which of them are valid is the caller's to say. A row of
+    several samples may be longer than config.longest, as each has its own positions; a sample that
+    is longer is refused where rows are laid out.
     """
     cfg, length = self.config, "length" if cache is None else None
     x = constrain(x.astype(self.dtype), self.rules, "batch", length, None)
@@ -162,11 +169,19 @@ class Decoder(nn.Module):
     table = rope_table(positions, cfg.head_width, theta)
     layers = None if cache is None else (cache.keys, cache.values)
     slot = 0 if cache is None else cache.filled
-    x, layers = self.blocks(x, layers, table, seen, slot)
+    through = self._apart if self.apart else self.blocks
+    x, layers = through(x, layers, table, seen, slot)
     if cache is not None:
       filled = cache.filled + x.shape[1]
       cache = dataclasses.replace(cache, keys=layers[0], values=layers[1], filled=filled)
     return self.norm(x), cache
+
+  def _apart(self, x, layers, *shared):
+    new = []
+    for block, own in zip(self.layers, zip(*layers, strict=True), strict=True):
+      x, own = block(x, own, *shared)
+      new.append(own)
+    return x, tuple(zip(*new, strict=True))
 
   @typed
   def logits(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
@@ -190,3 +205,14 @@ class Decoder(nn.Module):
     tied = self.config.tied
     kernel = self.embedding.T if tied else self.head.get_variable("params", "kernel")
     return losses.of_hidden(hidden, kernel.astype(self.dtype), targets, weights, self.rules)
+
+
+def take_apart(params: dict[str, Any]) -> dict[str, Any]:
+  """A decoder's parameters with each layer's arrays by themselves, for Decoder.apart.
+
+  A loop that draws tokens would cut them out of the stacks of all layers for every token.
+  """
+  blocks = params["blocks"]
+  count = len(jax.tree.leaves(blocks)[0])
+  layers = {f"layers_{i}": jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(count)}
+  return {**{name: x for name, x in params.items() if name != "blocks"}, **layers}
