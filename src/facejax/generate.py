@@ -26,7 +26,9 @@ from jaxtyping import Array, Bool, Float, Int
 from facejax.config import RunConfig
 from facejax.data.pipeline import row_format
 from facejax.data.rows import RowFormat, collate, empty, encode
+from facejax.models.decoder import take_apart
 from facejax.models.face_mllm import FaceMLLM
+from facejax.models.layers import unroll
 from facejax.sharding import batch_sharding, constrain, param_shardings
 from facejax.types import Batch, Cache, Sample
 from facejax.visual_table import VisualTable
@@ -143,6 +145,10 @@ def generate(
   Returns:
     Drawn tokens, answer length of each row, and whether it stopped.
   """
+  layers = model.config.decoder.layers
+  if unroll(layers) == layers:
+    model = model.clone(apart=True)
+    params = {**params, "decoder": take_apart(params["decoder"])}
   apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
   B, L = batch.tokens.shape
   logits, cache = apply(batch, L + sampling.new_tokens - 1, method="prefill")

@@ -103,10 +103,13 @@ class Batch:
 
 @flax.struct.dataclass
 class Cache:
-  """Keys and values of what the decoder has read. Slots that are not `valid` are never seen."""
+  """Keys and values of what the decoder has read. Slots that are not `valid` are never seen.
 
-  keys: Float[Array, "layers B S K H"]
-  values: Float[Array, "layers B S K H"]
+  Keys and values are one array, or one a layer: a loop that draws tokens then writes them in place.
+  """
+
+  keys: Float[Array, "layers B K S H"] | tuple[Float[Array, "B K S H"], ...]
+  values: Float[Array, "layers B K S H"] | tuple[Float[Array, "B K S H"], ...]
   valid: Bool[Array, "B S"]
   filled: Int[Array, ""]  # the slot that the next token is written to
 

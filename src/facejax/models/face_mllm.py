@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Int
 
 from facejax.config import ModelConfig
 from facejax.fake import fake_batch
-from facejax.models.attention import causal_mask
 from facejax.models.decoder import Decoder
 from facejax.models.fusion import FUSIONS
 from facejax.models.kernels import kernel_for
@@ -33,11 +32,13 @@ class FaceMLLM(nn.Module):
   """A multimodal language model of the face. The names of its parts are the checkpoint's.
 
   `platform` is that of the devices it runs on ("cpu", "gpu", "tpu"): attention's kernel follows it.
+  `apart`: the decoder's parameters are those of decoder.take_apart, and so is its cache.
   """
 
   config: ModelConfig
   rules: AxisRules = AxisRules()
   platform: str = "cpu"
+  apart: bool = False
 
   def setup(self):
     """Names the parts. Raises ValueError if the encoders cannot share the projector."""
@@ -58,7 +59,7 @@ class FaceMLLM(nn.Module):
     if cfg.segmentation.mode != "off":
       self.segmentation = SegmentationEncoder(cfg.segmentation, D, **shared)
     kernel = kernel_for(cfg.attention, self.platform)
-    self.decoder = Decoder(cfg.decoder, remat=cfg.remat, kernel=kernel, **shared)
+    self.decoder = Decoder(cfg.decoder, remat=cfg.remat, kernel=kernel, apart=self.apart, **shared)
 
   def visual(self, media: Media, kind: Kind) -> tuple[jax.Array, jax.Array | None, dict[str, Any]]:
     """Tokens [B M*T*P D] of a batch's pictures or clips, then of their maps [B M*T*Q D] or None.
@@ -132,14 +133,15 @@ class FaceMLLM(nn.Module):
     B, L = batch.tokens.shape
     if slots < L:
       raise ValueError(f"prefill: slots={slots} cannot hold rows of {L} tokens; raise slots")
-    shape = (cfg.layers, B, slots, cfg.kv_heads, cfg.head_width)
-    zeros = jnp.zeros(shape, self.config.dtype)
+    zeros = jnp.zeros((B, cfg.kv_heads, slots, cfg.head_width), self.config.dtype)
+    layers = (
+      (zeros,) * cfg.layers if self.apart else jnp.broadcast_to(zeros, (cfg.layers, *zeros.shape))
+    )
     real = batch.segment_ids > 0
     valid = jnp.pad(real, ((0, 0), (0, slots - L)))
-    cache = Cache(keys=zeros, values=zeros, valid=valid, filled=jnp.int32(0))
-    mask = jnp.pad(causal_mask(batch.segment_ids), ((0, 0), (0, 0), (0, slots - L)))
+    cache = Cache(keys=layers, values=layers, valid=valid, filled=jnp.int32(0))
     x, _ = self.embed(batch)
-    hidden, cache = self.decoder(x, batch.positions, mask, cache)
+    hidden, cache = self.decoder(x, batch.positions, batch.segment_ids, cache)
     last = jnp.maximum(real.sum(1) - 1, 0)
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
     return self.decoder.logits(hidden)[:, 0], cache
