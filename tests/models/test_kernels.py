@@ -23,11 +23,15 @@ def rows(B, L, N, K, H):
   return *x, jnp.asarray(np.where(ids > 3, 0, ids), jnp.int32)
 
 
-@pytest.mark.parametrize(("L", "H"), [(37, 16), (150, 128)])
-def test_splash_is_the_plain_attention(L, H):
+@pytest.mark.parametrize(("L", "H", "scattered"), [(37, 16, 0), (420, 128, 0), (420, 16, 1)])
+def test_splash_is_the_plain_attention(L, H, scattered, monkeypatch):
   """Kills: padding seen by a query, heads or rows padded with numbers, a scale left out, heads of
-  a group mixed up, padding that is not 0; each in the gradients too."""
-  q, k, v, ids = rows(2, L, 6, 3, H)
+  a group mixed up, padding that is not 0, a tile left out that a segment reaches or another row's;
+  each in the gradients too."""
+  monkeypatch.setattr(kernels, "_TILE", 128)
+  q, k, v, ids = rows(2, L, 4, 2, H)
+  if scattered:  # a segment of one position a row, and one that comes back behind others
+    ids = ids.at[0, 200].set(9).at[1, 130:].set(1)
   slope = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32)
 
   def both(attention):
@@ -39,6 +43,16 @@ def test_splash_is_the_plain_attention(L, H):
   padding = np.asarray(ids) == 0
   assert (np.asarray(want[0]).swapaxes(1, 2)[padding] == 0).all() and padding.any()
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5), got, want)
+
+
+def test_splash_leaves_out_tiles(monkeypatch):
+  """Kills: tiles computed between segments that do not meet: NaN times 0 would be NaN."""
+  monkeypatch.setattr(kernels, "_TILE", 128)
+  q, k, v, _ = rows(1, 384, 2, 1, 128)
+  ids = jnp.repeat(jnp.array([[1, 2, 3]], jnp.int32), 128, axis=1)
+  loss = lambda v: splash_attention(q, k, v, ids, interpret=True)[:, :, 128:].sum()
+  total, slope = jax.value_and_grad(loss)(v.at[:, :, :128].set(jnp.nan))
+  assert np.isfinite(total) and np.isfinite(slope[:, :, 128:]).all()
 
 
 def test_splash_on_a_mesh(monkeypatch):

@@ -71,19 +71,31 @@ _LANES = 128  # a TPU's vector is so wide
 
 
 def splash_attention(q, k, v, segment_ids, interpret: bool = False) -> jax.Array:
-  """The Pallas kernel on what one device holds. Rows are padded to whole tiles, heads to 128."""
+  """The Pallas kernel on what one device holds. Rows are padded to whole tiles, heads to 128.
+
+  Tiles that no segment joins are left out, at run time: of a row of 4096, a clip of 2118 and six
+  pictures of 311, 24 are computed of the 36 that the diagonal leaves.
+  """
   N, L, H = q.shape[1:]
   tile = min(_TILE, _LANES * math.ceil(L / _LANES))
   more = -L % tile
   whole = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, -H % _LANES)))
-  attention = _splash_kernel(N, L + more, tile, interpret)
+  causal = _causal_kernel(N, L + more, tile, interpret)
   q = q * jnp.asarray(H**-0.5, q.dtype)
-  one = lambda q, k, v, i: attention(q, k, v, segment_ids=splash_kernel.SegmentIds(i, i))
-  mixed = jax.vmap(one)(whole(q), whole(k), whole(v), jnp.pad(segment_ids, ((0, 0), (0, more))))
+
+  def one(row):
+    q, k, v, ids = row
+    attention = _within_segments(causal, ids, tile)
+    return attention(q, k, v, segment_ids=splash_kernel.SegmentIds(ids, ids))
+
+  rows = whole(q), whole(k), whole(v), jnp.pad(segment_ids, ((0, 0), (0, more)))
+  # A device of a pod has a row, and a loop over one is none; a few go one after another, as each
+  # has tiles of its own.
+  mixed = jax.lax.map(one, rows)
   return _without_padding(mixed[:, :, :L, :H], segment_ids)
 
 
-def _splash_kernel(heads: int, length: int, tile: int, interpret: bool):
+def _causal_kernel(heads: int, length: int, tile: int, interpret: bool):
   mask = splash_mask.MultiHeadMask([splash_mask.CausalMask((length, length))] * heads)
   sizes = splash_kernel.BlockSizes(
     block_q=tile,
@@ -100,6 +112,34 @@ def _splash_kernel(heads: int, length: int, tile: int, interpret: bool):
     q_seq_shards=1,
     residual_checkpoint_name=MIXED,
     interpret=interpret,
+  )
+
+
+def _within_segments(causal, segment_ids: jax.Array, tile: int):
+  """A causal kernel that leaves out the tiles in which no query and no key share a segment.
+
+  A tile spans the ids from its lowest to its highest; padding counts as the last segment.
+  """
+  ids = jnp.where(segment_ids > 0, segment_ids, jnp.iinfo(jnp.int32).max).reshape(-1, tile)
+  low, high = ids.min(1, keepdims=True), ids.max(1, keepdims=True)
+  queries = jnp.arange(len(ids))[:, None]
+  keys = queries.T
+  run = (low <= high.T) & (low.T <= high) & (keys <= queries)
+  # What is fetched for a tile that is left out is what the next computed one reads: no traffic.
+  first = jnp.argmax(run, axis=1, keepdims=True)
+  last = len(ids) - 1 - jnp.argmax(run[::-1], axis=0, keepdims=True)
+
+  def only(info, fetched):
+    mask = jnp.where(run, info.block_mask[0], 0).astype(info.block_mask.dtype)
+    return info._replace(block_mask=mask[None], data_next=fetched.astype(jnp.int32)[None])
+
+  by_query = jnp.minimum(jnp.maximum(keys, first), queries)
+  by_key = jnp.minimum(jnp.maximum(queries, keys), last)
+  return splash_kernel.SplashAttentionKernel(
+    only(causal.fwd_mask_info, by_query),
+    only(causal.dq_mask_info, by_query),
+    only(causal.dkv_mask_info, by_key),
+    **causal.kwargs,
   )
 
 
