@@ -98,6 +98,17 @@ class Run:
         child.kill()
 
 
+def handles(pid: int) -> None:
+  """Waits until a process has a handler for SIGTERM, which is signal 15, bit 14."""
+  deadline = time.monotonic() + 20
+  while time.monotonic() < deadline:
+    status = Path(f"/proc/{pid}/status").read_text()
+    if int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> 14 & 1:
+      return
+    time.sleep(0.05)
+  raise TimeoutError(f"{pid} installs no handler")
+
+
 def gone(pid: int) -> bool:
   """Whether a process has ended; it may be a zombie of this container's first process."""
   deadline = time.monotonic() + 5
@@ -216,10 +227,15 @@ def test_an_error_of_all_is_the_error_of_each(tmp_path):
 
 def test_a_broken_connection_is_not_the_fault_of_who_sees_it(tmp_path):
   """Kills: the first that notices a dead peer is blamed, where the peer's machine fell silent."""
-  broken = "at('base step 3'); fail('Connection closed by peer', doubtful=True)"
-  run = Run(tmp_path, {0: "at('base step 3'); forever()", 1: FOREVER, 2: broken}, silence=1.5)
+  broken = """
+while not os.path.exists('frozen'):
+  time.sleep(0.05)
+fail('Connection closed by peer', doubtful=True)
+"""
+  run = Run(tmp_path, {0: FOREVER, 1: FOREVER, 2: broken}, silence=1.5)
   run.trainer(1)
   run.children[1].send_signal(signal.SIGSTOP)
+  (tmp_path / "frozen").touch()
   assert run.children[0].wait(20) == run.children[2].wait(20) == hub.MISSING
   assert f"process 1 of 3 ({socket.gethostname()}" in run.text(2)
   assert "has said nothing for 1.5 s" in run.text(0)
@@ -272,21 +288,30 @@ def test_a_port_that_is_taken_is_named():
       hub.Hub(port, 2, hub.Limits(), 1)
 
 
-def test_a_sigterm_is_passed_on_and_its_status_returned(tmp_path):
-  """Kills: a preemption that kills the trainer; one that is lost while the others still come."""
-  ends = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); at('base step 1'); forever()"
-  run = Run(tmp_path, {0: ends, 1: ends})
-  for index in (0, 1):
-    run.trainer(index)
-    run.children[index].send_signal(signal.SIGTERM)
-    run.children[index].send_signal(signal.SIGTERM)
-  assert run.statuses() == [hub.INTERRUPTED, hub.INTERRUPTED]
-  assert run.text(0) == run.text(1) == ""
+def test_a_sigterm_to_one_stops_all_at_one_step(tmp_path):
+  """Kills: a last step that some have passed already; two signals that make two stops."""
+  # Each is at another step when it is asked, and has made one more when it hears the answer.
+  program = """
+at('base step 1'); link.settimeout(None)
+assert json.loads(lines.readline()) == {'ask': ''}
+tell(count=[4, 7, 5][me])
+print(lines.readline(), end='', flush=True)
+sys.exit(75)
+"""
+  run = Run(tmp_path, {0: program, 1: program, 2: program})
+  run.trainer(0), run.trainer(1), run.trainer(2)
+  run.children[1].send_signal(signal.SIGTERM)
+  run.children[1].send_signal(signal.SIGTERM)
+  run.children[0].send_signal(signal.SIGINT)
+  assert run.statuses() == [hub.INTERRUPTED] * 3
+  assert {run.text(index) for index in range(3)} == {'{"last": 8}\n'}
 
 
 def test_a_sigterm_before_all_have_come_is_for_all(tmp_path):
   """Kills: processes that wait for one that has left."""
   run = Run(tmp_path, {0: FOREVER, 2: FOREVER})
+  for child in run.children.values():
+    handles(child.pid)
   time.sleep(1)
   run.children[2].send_signal(signal.SIGTERM)
   assert run.statuses() == [hub.INTERRUPTED, hub.INTERRUPTED]
@@ -295,8 +320,7 @@ def test_a_sigterm_before_all_have_come_is_for_all(tmp_path):
 
 def test_a_second_ctrl_c_ends_a_trainer_that_does_not_stop(tmp_path):
   """Kills: a terminal that cannot be had back."""
-  deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); at('base step 1'); forever()"
-  run = Run(tmp_path, {0: deaf, 1: deaf})
+  run = Run(tmp_path, {0: FOREVER, 1: FOREVER})
   run.trainer(0), run.trainer(1)
   for _ in range(2):
     run.children[1].send_signal(signal.SIGINT)

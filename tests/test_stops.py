@@ -20,9 +20,9 @@ CONFIG = tiny_run.config(steps=4)
 def test_a_second_signal_interrupts():
   """Kills: a run that hangs in a save and cannot be stopped."""
   with pytest.raises(KeyboardInterrupt, match="a second time"), StopRequest() as stop:
-    assert not stop.requested()
+    assert not stop.requested(1)
     os.kill(os.getpid(), signal.SIGINT)
-    assert stop.requested()
+    assert stop.requested(1)
     os.kill(os.getpid(), signal.SIGINT)
     signal.pause()
 

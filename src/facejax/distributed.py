@@ -112,23 +112,48 @@ class _Link:
     self._lines = Lines(connection)
     connection.settimeout(None)
     self._answers: queue.Queue[dict] = queue.Queue()
+    self._sending, self._counting = threading.Lock(), threading.Lock()
+    self._steps, self._asked = 0, False
+    self._last: int | None = None  # the step to stop after, in steps of all stages
+    self._agreed = threading.Event()
     threading.Thread(target=self._listen, daemon=True, name="keeper").start()
     self.start = self._answers.get()["start"]
 
   def _listen(self) -> None:
     while (messages := self._lines.receive()) is not None:
       for message in messages:
-        self._answers.put(message)
+        if "ask" in message:
+          with self._counting:
+            self._asked = True
+            self.send(count=self._steps)
+        elif "last" in message:
+          self._last = message["last"]
+          self._agreed.set()
+        else:
+          self._answers.put(message)
     # Nobody would stop this process if it were left in a collective.
     print("facejax: the keeper of this process is gone; stopped", file=sys.stderr, flush=True)
     os._exit(MISSING)
 
   def send(self, **message: Any) -> None:
-    self._lines.send(**message)
+    with self._sending:
+      self._lines.send(**message)
 
   def meet(self, name: str, value: Any) -> list:
-    self._lines.send(meet=[name, value])
+    self.send(meet=[name, value])
     return self._answers.get()["met"]
+
+  def stop_agreed(self) -> bool:
+    """Counts a step. Once asked, none is begun before all are known: the last is behind them all.
+
+    A process that has told its count waits here after its next step, which is the last at most.
+    """
+    with self._counting:
+      self._steps += 1
+      steps, asked = self._steps, self._asked
+    if asked:
+      self._agreed.wait()
+    return self._last is not None and steps >= self._last
 
 
 _link: _Link | None = None
@@ -152,6 +177,9 @@ def join() -> None:
     )
   _link = _Link(socket.socket(fileno=int(os.environ.pop(ENVIRONMENT))))
   start = _link.start
+  # Keepers agree on the last step. JAX's service, with which Orbax speaks too, of other steps and
+  # from other threads, would not.
+  jax.config.update("jax_enable_preemption_service", False)
   jax.distributed.initialize(
     start["coordinator"],
     start["processes"],
@@ -208,6 +236,18 @@ def agree(name: str, values: Mapping[str, Any], advice: str) -> None:
           f"process {index} ({host(index)}) has {key} {other.get(key)!r}, process 0 ({host(0)}) "
           f"has {first.get(key)!r} - expected the same in all - {advice}"
         )
+
+
+def ask_to_stop() -> None:
+  """Asks all processes of a kept run to save and stop at one step."""
+  if _link:
+    _link.send(halt="")
+
+
+def stop_agreed() -> bool:
+  """Whether the step that this process has just made is the last; each calls it once a step."""
+  assert _link
+  return _link.stop_agreed()
 
 
 def host(process: int) -> str:

@@ -6,8 +6,10 @@ a JSON object with one key:
   keeper says   hello: who, of how many, where, with which settings
                 beat: where the process is, such as "base step 7"; also says that it is there
                 meet: [a place, a value], at which all wait for each other
+                halt: it was asked to save and stop     count: of the steps that it has made
                 end: how the process ended
   hub says      go: all are there     beat: the hub is there     met: the values of all, by process
+                ask: for the count    last: the step after which all save and stop
                 say: a line to print  stop: why all must stop    bye: all have ended well
 
 A keeper imports no JAX and waits for nothing else, so that its silence means what it seems to.
@@ -125,6 +127,7 @@ class Hub:
     self._peers: dict[int, _Peer] = {}
     self._strangers: set[Lines] = set()  # connected, and not a word yet
     self._meetings: dict[str, tuple[float, dict[int, Any]]] = {}
+    self._counts: dict[int, int] | None = None  # steps made, once somebody was asked to stop
     self._doubtful: tuple[float, str, int] | None = None
     self._began = self._moved = time.monotonic()
     self._going = False
@@ -149,8 +152,7 @@ class Hub:
       now = time.monotonic()
       if now - beaten >= self._limits.interval:
         beaten = now
-        for peer in self._peers.values():
-          peer.lines.send(beat="")
+        self._tell(beat="")
       if self._over is None:
         self._judge(now)
     self._selector.close()
@@ -233,8 +235,7 @@ class Hub:
           return
     self._going, self._moved = True, time.monotonic()
     hosts = [self._peers[i].host for i in range(self._processes)]
-    for peer in self._peers.values():
-      peer.lines.send(go={"port": self._jax_port, "hosts": hosts})
+    self._tell(go={"port": self._jax_port, "hosts": hosts})
 
   def _take(self, peer: _Peer, message: Mapping[str, Any]) -> None:
     peer.heard = time.monotonic()
@@ -248,8 +249,14 @@ class Hub:
       values[peer.index] = value
       if len(values) == self._processes:
         del self._meetings[name]
-        for each in self._peers.values():
-          each.lines.send(met=[values[i] for i in range(self._processes)])
+        self._tell(met=[values[i] for i in range(self._processes)])
+    elif "halt" in message and self._counts is None:
+      self._counts = {}
+      self._tell(ask="")
+    elif "count" in message and self._counts is not None:
+      self._counts[peer.index] = message["count"]
+      if len(self._counts) == self._processes:
+        self._tell(last=max(self._counts.values()) + 1)
     elif "end" in message:
       self._end(peer, **message["end"])
 
@@ -260,8 +267,7 @@ class Hub:
     peer.ended, peer.place = well, place
     if well:
       if len(self._peers) == self._processes and all(p.ended for p in self._peers.values()):
-        for each in self._peers.values():
-          each.lines.send(bye="")
+        self._tell(bye="")
         self._over = time.monotonic() + _LINGER
     elif not self._going:
       self._halt(f"{self._name(peer)} {why}", peer.index, INTERRUPTED)
@@ -316,6 +322,10 @@ class Hub:
     told = "; ".join(f"{len(peers)} at {place}, {self._name(peers[0])}" for place, peers in groups)
     return f"no process has moved for {self._limits.wait:g} s: {told}"
 
+  def _tell(self, **message: Any) -> None:
+    for peer in self._peers.values():
+      peer.lines.send(**message)
+
   def _name(self, peer: _Peer) -> str:
     return f"process {peer.index} of {self._processes} ({peer.host}, pid {peer.pid})"
 
@@ -323,8 +333,7 @@ class Hub:
     self, text: str, index: int | None, status: int = MISSING, failed: bool = False
   ) -> None:
     """Tells all; `index` is the process whose fault it is, which `failed` if it said so."""
-    for peer in self._peers.values():
-      peer.lines.send(stop=text, status=status, index=index, failed=failed)
+    self._tell(stop=text, status=status, index=index, failed=failed)
     self._over = time.monotonic() + _LINGER
 
 

@@ -137,7 +137,6 @@ class _Keeper:
     self._place = self._told = "the start"
     self._error = ""
     self._doubtful = False
-    self._joined = False  # the trainer takes SIGTERM for what it is
     self._forwarded = False
     self._heard = self._beaten = time.monotonic()
     self._kill_at: float | None = None
@@ -262,11 +261,11 @@ class _Keeper:
         return self._verdict(status)
 
   def _forward(self) -> None:
-    """Asks the trainer to save and stop; a second Ctrl-C ends it."""
-    assert self._child
-    if self._signals.asked and self._joined and not self._forwarded:
+    """A signal asks all trainers to save and stop; a second Ctrl-C ends this one."""
+    assert self._child and self._hub
+    if self._signals.asked and not self._forwarded:
       self._forwarded = True
-      self._child.send_signal(signal.SIGTERM)
+      self._hub.send(halt="")
     if self._signals.insisted and self._child.poll() is None:
       self._child.kill()
 
@@ -312,8 +311,8 @@ class _Keeper:
     for message in messages:
       if "go" in message:
         self._go.update(message["go"])
-      elif "met" in message and self._link:
-        self._link.send(met=message["met"])
+      elif self._link and message.keys() & {"met", "ask", "last"}:
+        self._link.send(**message)
       elif "say" in message:
         print(f"facejax: {message['say']}", file=sys.stderr, flush=True)
       elif "stop" in message:
@@ -349,9 +348,11 @@ class _Keeper:
       return
     for message in messages:
       if "at" in message:
-        self._joined, self._place = True, message["at"]
+        self._place = message["at"]
       elif "meet" in message:
         self._place = message["meet"][0]
+        self._hub.send(**message)
+      elif "halt" in message or "count" in message:
         self._hub.send(**message)
       elif "error" in message:
         self._error, self._doubtful = message["error"], message["doubtful"]

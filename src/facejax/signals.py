@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request: finish the step, save, leave. signal -> requested()."""
+"""SIGTERM and Ctrl-C as a request: finish the step, save, leave. signal -> requested(step)."""
 
 import signal
 import threading
@@ -7,22 +7,24 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+from facejax import distributed
+
 
 class StopRequest:
   """Within its `with` statement a first SIGTERM or SIGINT only sets a flag.
 
-  A second one raises KeyboardInterrupt. With several processes nothing is installed: there JAX's
-  own notice of a preemption counts, a SIGTERM to any process, on which all processes agree at the
-  same call. Outside the main thread Python allows no handlers, and nothing is installed either.
+  A second one raises KeyboardInterrupt. With several processes one signal to any of them is enough,
+  and all agree on the same step: through their keepers, or, without keepers, through JAX's own
+  preemption service. Outside the main thread Python allows no handlers, and none is installed.
   """
 
   def __init__(self):
     self._asked = False
-    self._calls = 0
     self._previous: dict = {}
 
   def __enter__(self) -> "StopRequest":
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+    alone = jax.process_count() == 1 or distributed.kept()
+    if alone and threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self._previous[number] = signal.signal(number, self._handle)
     return self
@@ -35,12 +37,12 @@ class StopRequest:
     if self._asked:
       raise KeyboardInterrupt(f"signal {number}, a second time")
     self._asked = True
+    distributed.ask_to_stop()
 
-  def requested(self) -> bool:
-    """Whether to save and stop now. Every process calls it once a step."""
-    # A count of its own: the steps of the next stage start at 1 again, but what the processes agree
-    # on is the highest number that any of them has reached.
-    self._calls += 1
+  def requested(self, step: int) -> bool:
+    """Whether to save and stop after `step`. Every process calls it once a step."""
+    if distributed.kept():
+      return distributed.stop_agreed()
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(self._calls)
+      return multihost_utils.reached_preemption_sync_point(step)
     return self._asked

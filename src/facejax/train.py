@@ -351,7 +351,7 @@ def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool
         report(pending)
       tokens = int(np.count_nonzero(batch.segment_ids)) * jax.process_count()
       pending = _Pending(done, values, np.asarray(batch.sample_id), tokens)
-      stopping = stop.requested()
+      stopping = stop.requested(done)
       if stopping or done % every == 0 or done == stage.steps:
         report(pending)
         pending = None
