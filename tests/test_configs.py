@@ -8,13 +8,16 @@ import flax.traverse_util
 import jax
 import pytest
 
-from facejax import config_io, stages
-from facejax.config import MeshConfig
+from facejax import config_io, lora, stages
+from facejax.config import LoraConfig, MeshConfig, OptimConfig
 from facejax.models import face_mllm
 from facejax.sharding import make_mesh, param_shardings
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-COUNTS = {"demo": 2_259_840, "demo_base": 2_259_840, "face_llava_7b": 7_551_840_256}
+COUNTS = {
+  "demo": 2_259_840, "demo_base": 2_259_840, "face_llava_7b": 7_551_840_256,
+  "facellm_1b": 938_193_024, "facellm_8b": 7_944_373_760, "facellm_38b": 38_388_164_992,
+}  # fmt: skip
 
 
 def count(tree) -> int:
@@ -30,8 +33,9 @@ def test_config_builds(path):
   mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
   assert len(jax.tree.leaves(param_shardings(shapes, mesh))) == len(jax.tree.leaves(shapes))
   for stage in config.stages.values():
-    trainable, frozen = stages.split(shapes, stage)
-    assert count(trainable) + count(frozen) == count(shapes) and count(trainable) > 0
+    whole = lora.with_adapters(shapes, stage.lora)
+    trainable, frozen = stages.split(whole, stage)
+    assert count(trainable) + count(frozen) == count(whole) and count(trainable) > 0
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -54,3 +58,20 @@ def test_face_llava_stages_train_what_the_paper_trains():
   assert count(frozen) == 303_179_776 + 404_187_136
   names = {n.split("/")[0] for n in flax.traverse_util.flatten_dict(second, sep="/")}
   assert names == {"projector", "landmark_projector", "fusion", "decoder"}
+
+
+@pytest.mark.parametrize(
+  ("size", "trained", "rows", "steps"),
+  [("1b", 8_798_208, 80, 1096), ("8b", 40_370_176, 80, 1096), ("38b", 134_217_728, 12, 7303)],
+)
+def test_facellm_is_trained_as_its_script_does(size, trained, rows, steps):
+  """Kills: another batch or number of steps (7303 is the released checkpoint's name), a warm-up."""
+  config = config_io.load(next(f for f in FILES if f.stem == f"facellm_{size}"))
+  stage = config.stages["lora"]
+  assert stage.optim == OptimConfig(1e-5, 0.0, "cosine", 0.9, 0.999, 1e-8, 0.0, clip_norm=1.0)
+  assert (stage.rows, stage.steps, stage.lora) == (rows, steps, LoraConfig(16, 32.0))
+  whole = lora.with_adapters(face_mllm.init_shapes(config.model), stage.lora)
+  assert count(stages.split(whole, stage)[0]) == trained
+  data = config.data
+  assert (data.row_length, data.images_per_row, data.max_tiles) == (2048, 1, 1)
+  assert (data.template, data.resize, data.sources) == ("internvl_system", "stretch", ("llava",))

@@ -1,0 +1,48 @@
+"""FaceLLM-8B (arXiv 2507.10300): LoRA on InternVL3-8B's language model, on FairFaceGPT.
+
+  facejax train --config configs/facellm_8b.py --workdir runs/facellm_8b \
+    --config.data.llava.index=runs/fairfacegpt/dataset.json \
+    --config.data.llava.image_folder=fairface_img_margin025 \
+    --config.data.tokenizer=InternVL3-8B-hf --config.stages.lora.init_from=InternVL3-8B-hf
+
+40,370,176 of 7,944,373,760 parameters train. Needs the released folder OpenGVLab/InternVL3-8B-hf
+and FairFaceGPT: what `facejax annotate fairface` writes, or `facejax data build` from the released
+file (layout "fairfacegpt"), whose folder goes in data.sources. Nothing here was run at this size by
+us; docs/lora.md says what was run small. Afterwards:
+
+  facejax convert export runs/facellm_8b/lora FaceLLM-8B --format internvl_hf \
+    --like InternVL3-8B-hf
+"""
+
+from facejax import stages
+from facejax.config import DataConfig, MeshConfig, RunConfig
+from facejax.models import presets
+
+SAMPLES = 10_954 * 8  # pictures of FairFace's validation split, questions each; one epoch
+ROWS = 80  # the script's 10 a device, 8 times accumulated, on one
+
+
+def get_config() -> RunConfig:
+  """Hyper-parameters of the released script; what its batches hold; the mesh is ours."""
+  return RunConfig(
+    model=presets.internvl3_8b(),
+    # A picture a row and thus, as in the script, a sample a row: of up to 2048 tokens, not packed.
+    # images_per_row=4 would pack them: rows of far less padding, and other batches.
+    data=DataConfig(
+      row_length=2048,
+      sources=("llava",),
+      modalities=(),
+      tokenizer="InternVL3-8B-hf",
+      template="internvl_system",
+      resize="stretch",  # one tile of 448 x 448, as the script trains
+    ),
+    stages={
+      # The last step takes 48 samples of a second epoch; the script's was shorter.
+      "lora": stages.adapters(
+        steps=-(-SAMPLES // ROWS), rows=ROWS, init_from="InternVL3-8B-hf", accumulate=5
+      )
+    },
+    mesh=MeshConfig(data=1, fsdp=-1),  # 1, 2, 4, 8 or 16 devices share 16 rows
+    checkpoint_every=100,
+    log_every=5,
+  )
