@@ -117,7 +117,7 @@ def test_fewer_key_heads_than_slices_are_refused():
   with (
     jax.set_mesh(mesh),
     pytest.raises(
-      ValueError, match=r"'kv_heads', None\) of shape \[2, 12, 2, 12\]: axis 2 of size 2"
+      ValueError, match=r"'kv_heads', 'length', None\) of shape \[2, 2, 12, 12\]: axis 1 of size 2"
     ),
   ):
     jax.eval_shape(lambda p: FaceMLLM(config).apply({"params": p}, batch), shapes)

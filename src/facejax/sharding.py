@@ -12,11 +12,11 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from facejax.config import MeshConfig
 
@@ -137,7 +137,7 @@ def constrain(x: jax.Array, rules: AxisRules, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, spec)
 
 
-def param_shardings(params: Any, mesh: Mesh, rules: AxisRules = AxisRules()) -> Any:
+def param_shardings(params: Any, mesh: Mesh | AbstractMesh, rules: AxisRules = AxisRules()) -> Any:
   """A NamedSharding for each leaf of a tree of parameters or of their shapes.
 
   Raises ValueError listing every parameter that PARAM_AXES does not know, and every one with an
@@ -159,6 +159,33 @@ def param_shardings(params: Any, mesh: Mesh, rules: AxisRules = AxisRules()) -> 
   if problems:
     raise ValueError("parameters without a layout:\n  " + "\n  ".join(problems))
   return shardings
+
+
+class Held(NamedTuple):
+  """What a device holds of a parameter."""
+
+  name: str
+  shape: tuple[int, ...]
+  spec: PartitionSpec
+  bytes: int  # on each device
+  copies: int  # devices that hold the same slice
+
+
+def table(params: Any, mesh: Mesh | AbstractMesh, rules: AxisRules = AxisRules()) -> list[Held]:
+  """Each parameter of a tree of arrays or of their shapes, as it lies on the mesh.
+
+  Raises ValueError as param_shardings does.
+  """
+  shardings = param_shardings(params, mesh, rules)
+  rows = []
+  for (path, x), sharding in zip(
+    jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings), strict=True
+  ):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    size = math.prod(sharding.shard_shape(x.shape))
+    copies = mesh.size * size // max(1, math.prod(x.shape))
+    rows.append(Held(name, x.shape, sharding.spec, size * x.dtype.itemsize, copies))
+  return rows
 
 
 def batch_sharding(mesh: Mesh, rules: AxisRules = AxisRules()) -> NamedSharding:
