@@ -75,13 +75,24 @@ def test_splash_kernels_count_the_tiles_on_and_below_the_diagonal():
     assert kernel.seconds == pytest.approx(kernel.flops / (V5E.peak * share))
 
 
+def test_a_grid_made_at_run_time_skips_what_no_sample_joins():
+  # Kills: tiles skipped at run time counted, or skipped where the grid is fixed.
+  joined = lambda tile: {512: 0.5, 256: 0.25}[tile]
+  fixed = cost.measure(hlo.parse(SPLASH), V5E, joined).kernels
+  made = cost.measure(hlo.parse(SPLASH.replace("s8[1", "s32[1")), V5E, joined).kernels
+  whole = cost.measure(hlo.parse(SPLASH), V5E).kernels
+  for name, kernel in whole.items():
+    assert fixed[name].flops == kernel.flops
+    assert made[name].flops == kernel.flops * (0.25 if "_dq_" in name else 0.5)
+
+
 def test_larger_tiles_have_shares_of_their_own():
   # Kills: v6e's tiles of 1024 timed as tiles of 512.
   v6e = next(chip for chip in chips.CHIPS if chip.name == "v6e")
   call = next(i for i in hlo.parse(SPLASH.replace("512", "1024")).entry if "fwd" in i.name)
-  assert kernels.measure(call, v6e).efficiency == 0.26
+  assert kernels.measure(call, v6e, lambda tile: 1.0).efficiency == 0.26
   call = next(i for i in hlo.parse(SPLASH).entry if "fwd" in i.name)
-  assert kernels.measure(call, v6e).efficiency == 0.18
+  assert kernels.measure(call, v6e, lambda tile: 1.0).efficiency == 0.18
 
 
 @pytest.mark.parametrize(

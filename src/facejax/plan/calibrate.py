@@ -7,6 +7,7 @@ memory     bytes of the state and batch by their shardings, against the compiler
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def _decoder(topology: Topology) -> RunConfig:
   )
   image = dataclasses.replace(presets.CLIP_L_336, layers=2, width=64, heads=2, mlp=64)
   model = ModelConfig(image=image, decoder=text, remat="none")
-  mesh = MeshConfig(data=topology.slices, fsdp=-1)
+  mesh = MeshConfig(data=-1, fsdp=math.gcd(len(topology.devices) // topology.slices, 64))
   rows = row_parts(make_mesh(mesh, topology.devices))
   return RunConfig(
     model=model,

@@ -76,16 +76,16 @@ class Cost:
   loops_unknown: list[str] = dataclasses.field(default_factory=list)
 
 
-def measure(module: Module, chip: Chip) -> Cost:
-  """Walks the program from its entry."""
-  walk = _Walk(module, chip)
+def measure(module: Module, chip: Chip, joined: kernels.Joined = lambda tile: 1.0) -> Cost:
+  """Walks the program from its entry; `joined` as kernels.py asks for it."""
+  walk = _Walk(module, chip, joined)
   walk.run(module.entry, 1)
   return walk.cost
 
 
 class _Walk:
-  def __init__(self, module: Module, chip: Chip):
-    self.module, self.chip, self.cost = module, chip, Cost()
+  def __init__(self, module: Module, chip: Chip, joined: kernels.Joined):
+    self.module, self.chip, self.joined, self.cost = module, chip, joined, Cost()
 
   def run(self, computation: Computation, times: int) -> None:
     """Adds a computation that runs so many times."""
@@ -156,7 +156,7 @@ class _Walk:
       cost.unestimated_bytes += times * 2 * min(i.bytes, moved)
 
   def _kernel(self, computation, i: Instruction, times: int) -> None:
-    kernel = kernels.measure(i, self.chip)
+    kernel = kernels.measure(i, self.chip, self.joined)
     if kernel is None:
       return
     seconds = times * kernel.flops / (self.chip.peak * kernel.efficiency)

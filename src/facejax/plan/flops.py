@@ -5,8 +5,8 @@ gradient of a product's input only where something before it trains, that of its
 the matrix trains. What is computed twice to save memory does not count, nor do norms, activations
 and the optimiser: under 1 % of the products.
 
-Two counts: of all positions and media slots of the rows, attention over the causal half of a row;
-and of those in use, attention within samples (mix.Fill).
+Attention is needed within samples: how much of a row that is follows from the mix (mix.Fill.pairs).
+Products count for all positions and media slots of the rows; `useful` counts those in use alone.
 """
 
 import dataclasses
@@ -158,8 +158,7 @@ def _attention(parts, model, data, stage, trained: Trained, table: VisualTable, 
   """Scores and mixing: two products forward, four backward where gradients pass."""
   d, L = model.decoder, data.row_length
   causal = 2.0 * d.layers * d.heads * d.head_width * L * L * stage.rows
-  useful = fill.pairs  # of the causal half, as both halve
-  parts.setdefault("attention", Part()).add(causal, 2 * trained.any(*_ALL), useful)
+  parts.setdefault("attention", Part()).add(causal * fill.pairs, 2 * trained.any(*_ALL), 1.0)
   used = {"image": fill.pictures, "video": fill.clips}
   for kind in _KINDS:
     frames = table.slots(kind) * table.frames(kind) * stage.rows

@@ -1,13 +1,14 @@
 """What the compiler cannot see into: custom calls. instruction -> FLOPs and a share of the peak.
 
 Splash attention's tiles are counted as its grid runs them: those above the diagonal are skipped,
-those on it are computed whole, and what separates segments is masked, not skipped. The forward
-kernel makes 2 products a tile, the one for keys and values 4 (5 with the gradient of queries fused
+those on it are computed whole. Where the grid is made at run time (its tables are int32), tiles
+that no sample joins are skipped too: how many follows from the mix of samples. The forward kernel makes 2 products a tile, the one for keys and values 4 (5 with the gradient of queries fused
 in), the one for queries 3.
 """
 
 import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from facejax.chips import Chip, Kernels
@@ -27,6 +28,10 @@ FREE = re.compile(
 )
 
 
+# Positions of a tile -> share of the causal tiles that some sample joins.
+Joined = Callable[[int], float]
+
+
 class Kernel(NamedTuple):
   """A custom call's arithmetic; `known` says whether it was recognised."""
 
@@ -42,7 +47,7 @@ def target(call: Instruction) -> str:
   return found.group(1) if found else ""
 
 
-def measure(call: Instruction, chip: Chip) -> Kernel | None:
+def measure(call: Instruction, chip: Chip, joined: Joined) -> Kernel | None:
   """FLOPs of a custom call; None for one that costs nothing."""
   kind = target(call)
   if FREE.fullmatch(kind):
@@ -56,6 +61,8 @@ def measure(call: Instruction, chip: Chip) -> Kernel | None:
       if tiles is None or chip.kernels is None:
         break
       flops, block = products * tiles[0], tiles[1]
+      if re.search(r"operand_layout_constraints=\{s32\[", call.attributes):
+        flops *= joined(block)
       return Kernel(name, flops, getattr(_at(chip, block), field), True)
   if "fmha" in kind:
     return Kernel(kind, _cudnn_flops(call, kind), _CUDNN, True)

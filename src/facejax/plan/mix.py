@@ -30,8 +30,8 @@ class Fill:
   pairs: float  # positions that attend to each other in their sample, of a whole row's squared
 
 
-def measure(model: ModelConfig, data: DataConfig) -> Fill:
-  """Lays out rows. Raises ValueError if a picture with a short text does not fit a row."""
+def _rows(model: ModelConfig, data: DataConfig) -> list[list[np.ndarray]]:
+  """What each sample takes of each of many rows: tokens, pictures, clips."""
   table = VisualTable(model, data.images_per_row, data.videos_per_row)
   with_map = "segmentation" in data.modalities
   capacity = (data.row_length, data.images_per_row, data.videos_per_row)
@@ -45,7 +45,13 @@ def measure(model: ModelConfig, data: DataConfig) -> Fill:
   for size in sizes:
     np.minimum(size[:, 0], data.row_length, out=size[:, 0])  # a longer one would be refused
   order = Order(sizes, weights, capacity, seed=0)
-  rows = [[sizes[p.source][p.number] for p in order.row(i)] for i in range(_ROWS)]
+  return [[sizes[p.source][p.number] for p in order.row(i)] for i in range(_ROWS)]
+
+
+def measure(model: ModelConfig, data: DataConfig) -> Fill:
+  """Lays out rows. Raises ValueError if a picture with a short text does not fit a row."""
+  rows = _rows(model, data)
+  capacity = (data.row_length, data.images_per_row, data.videos_per_row)
   used = np.array([np.sum(row, axis=0) for row in rows]).mean(0)
   squares = np.mean([sum(int(sample[0]) ** 2 for sample in row) for row in rows])
   share = lambda k: float(used[k] / capacity[k]) if capacity[k] else 0.0
@@ -56,6 +62,24 @@ def measure(model: ModelConfig, data: DataConfig) -> Fill:
     clips=share(2),
     pairs=float(squares / data.row_length**2),
   )
+
+
+def tiles(model: ModelConfig, data: DataConfig, tile: int) -> float:
+  """Share of the tiles on and below the diagonal in which some query and key share a sample.
+
+  That of the fullest of many rows: the devices of a pod wait for the slowest one. A tile spans the
+  samples from its first to its last position; padding counts as one more.
+  """
+  count = -(-data.row_length // tile)
+  at = np.arange(count * tile)
+  shares = []
+  for row in _rows(model, data):
+    ends = np.cumsum([int(sample[0]) for sample in row])
+    sample = np.searchsorted(ends, at, side="right").reshape(count, tile)
+    low, high = sample.min(1), sample.max(1)
+    meet = (low[:, None] <= high[None]) & (low[None] <= high[:, None])
+    shares.append(np.tril(meet).sum() / (count * (count + 1) / 2))
+  return float(max(shares))
 
 
 def _samples(visual: int, clip: int, table: VisualTable) -> np.ndarray:

@@ -97,7 +97,8 @@ class Plan:
   kernels: tuple[cost.Kernel, ...] = ()
   step_seconds: Figures | None = None
   mfu: Figures | None = None
-  useful_mfu: Figures | None = None
+  useful_mfu: Figures | None = None  # positions and media slots in use alone
+  causal_mfu: Figures | None = None  # attention over the causal half of rows, as others count it
   tokens_per_second_per_chip: float = 0.0
   days: float = 0.0  # of an epoch of FaceInstruct-1M, by the schedule figure
   chip_hours: float = 0.0
@@ -140,19 +141,22 @@ def assess(
     peak=topology.chip.peak,
     bandwidth=topology.chip.bandwidth,
   )
-  return _timed(result, topology, program) if program.text else result
+  return _timed(result, topology, program, config) if program.text else result
 
 
-def _timed(result: Plan, topology: Topology, program: Compiled) -> Plan:
+def _timed(result: Plan, topology: Topology, program: Compiled, config: RunConfig) -> Plan:
   """Adds times to a plan of a program that was compiled."""
   chip = topology.chip
-  work = cost.measure(hlo.parse(program.text), chip)
+  joined = lambda tile: mix.tiles(config.model, config.data, tile)
+  work = cost.measure(hlo.parse(program.text), chip, joined)
   compute = compute_of(work, chip)
   network = Network(chip, list(program.mesh.devices.flat))
   traffic = traffic_of(work, network)
   steps = combine(compute.total, traffic)
   needed = sum(part.total for part in result.model_flops.values())
   useful = sum(part.useful for part in result.model_flops.values())
+  attention = result.model_flops["attention"].total
+  causal = needed + attention * (1 / result.fill.pairs - 1)
   share = lambda amount, seconds: amount / (result.devices * chip.peak * seconds)
   rates = lambda amount: Figures(*(share(amount, t) for t in dataclasses.astuple(steps)))
   epoch = math.ceil(mix.SAMPLES / (result.fill.samples * result.rows)) * steps.schedule
@@ -164,6 +168,7 @@ def _timed(result: Plan, topology: Topology, program: Compiled) -> Plan:
     step_seconds=steps,
     mfu=rates(needed),
     useful_mfu=rates(useful),
+    causal_mfu=rates(causal),
     tokens_per_second_per_chip=result.useful_tokens_per_step / steps.schedule / result.chips,
     days=epoch / 86400,
     chip_hours=epoch / 3600 * result.chips,

@@ -30,6 +30,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     "step_seconds": times(plan.step_seconds),
     "planned_mfu": times(plan.mfu),
     "planned_mfu_useful": times(plan.useful_mfu),
+    "planned_mfu_causal_rows": times(plan.causal_mfu),
     "tokens_per_step": plan.rows * plan.row_length,
     "useful_tokens_per_step": round(plan.useful_tokens_per_step),
     "useful_tokens_per_second_per_chip": plan.tokens_per_second_per_chip,
@@ -137,7 +138,7 @@ def table(plan: Plan) -> str:
   if not plan.fits:
     lines += [f"DOES NOT FIT: {m['total'] - m['limit']:.2f} GB a chip too much. What would fit:"]
     return "\n".join([*lines, *(f"  {idea}" for idea in plan.would_fit or ("nothing found",))])
-  assert plan.compute and plan.step_seconds and plan.mfu and plan.useful_mfu
+  assert plan.compute and plan.step_seconds and plan.mfu and plan.useful_mfu and plan.causal_mfu
   c = plan.compute
   basis = "compiler's cycles" if c.from_cycles else "roofline: the compiler estimates no GPU cycles"
   lines += [
@@ -146,7 +147,7 @@ def table(plan: Plan) -> str:
     f"compute, seconds a step ({basis})",
     f"  products    {c.matmul:>9.4f}",
     f"  elementwise {c.elementwise:>9.4f}",
-    f"  kernels     {c.kernels:>9.4f}  (no estimate of the compiler's: counted analytically)",
+    f"  kernels     {c.kernels:>9.4f}  (not estimated by the compiler: tiles counted)",
   ]
   if c.kernels_unknown:
     lines.append(f"  NOT COUNTED: {', '.join(c.kernels_unknown)}")
@@ -156,8 +157,9 @@ def table(plan: Plan) -> str:
   lines += [
     "                             slowest  schedule   fastest",
     _figures("step, seconds", plan.step_seconds, 9, 4),
-    _figures("MFU, all positions", plan.mfu, 9, 3),
-    _figures("MFU, useful ones alone", plan.useful_mfu, 9, 3),
+    _figures("MFU", plan.mfu, 9, 3),
+    _figures("  of what is in use alone", plan.useful_mfu, 9, 3),
+    _figures("  attention of whole rows", plan.causal_mfu, 9, 3),
     "",
     f"{plan.useful_tokens_per_step:,.0f} useful tokens a step "
     f"({plan.fill.tokens:.0%} of positions), {plan.tokens_per_second_per_chip:,.0f} a second and "
