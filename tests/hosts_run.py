@@ -25,11 +25,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument("--wait", type=float, default=60)
   parser.add_argument("--silence", type=float, default=10)
   parser.add_argument("--fail", default="", help="PROCESS:STEP at which that one raises")
+  parser.add_argument("--own-folder", action="store_true", help="a workdir for each process")
   return parser.parse_args(argv)
 
 
 def main() -> int:
   args = parse(sys.argv[1:])
+  if args.own_folder:
+    args.workdir = args.workdir.with_name(f"{args.workdir.name}{args.process}")
   args.workdir.mkdir(exist_ok=True)
   if args.processes == 1 or keeper.ENVIRONMENT in os.environ:
     import hosts_trainer  # a keeper does without JAX
