@@ -204,7 +204,7 @@ class Start(NamedTuple):
   """What a stage begins with."""
 
   state: TrainState
-  found: weights.Loaded | None  # in init_from, if the stage has one
+  found: weights.Loaded | None  # names in init_from, if the stage has one; no arrays
   base: dict[str, str] | None  # of a stage with adapters: what bases.check() compares
 
 
@@ -237,7 +237,9 @@ def _begin(config: RunConfig, workdir: Path, name: str, abstract: TrainState) ->
   model, stage = FaceMLLM(config.model), config.stages[name]
   found = load_init(workdir, stage, as_loaded(abstract, model)) if stage.init_from else None
   loaded = found.params if found else None
-  return _Begun(*draw(model, stage, abstract, config.seed, loaded), found)
+  drawn = draw(model, stage, abstract, config.seed, loaded)
+  # Its arrays are in the state now, or quantised: held here, too, a base would be there twice.
+  return _Begun(*drawn, found._replace(params={}) if found else None)
 
 
 def _assembled(stage: StageConfig, abstract: TrainState, begun: _Begun) -> TrainState:
