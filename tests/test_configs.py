@@ -15,7 +15,7 @@ from facejax.sharding import make_mesh, param_shardings
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 COUNTS = {
-  "demo": 2_259_840, "demo_base": 2_259_840, "face_llava_7b": 7_551_840_256,
+  "demo": 2_259_840, "demo_base": 2_259_840, "demo_lora": 2_259_840, "face_llava_7b": 7_551_840_256,
   "facellm_1b": 938_193_024, "facellm_8b": 7_944_373_760, "facellm_38b": 38_388_164_992,
 }  # fmt: skip
 
