@@ -2,8 +2,9 @@
 
 Splash attention's tiles are counted as its grid runs them: those above the diagonal are skipped,
 those on it are computed whole. Where the grid is made at run time (its tables are int32), tiles
-that no sample joins are skipped too: how many follows from the mix of samples. The forward kernel makes 2 products a tile, the one for keys and values 4 (5 with the gradient of queries fused
-in), the one for queries 3.
+that no sample joins are skipped too: how many follows from the mix of samples. The forward kernel
+makes 2 products a tile, the one for keys and values 4 (5 with the gradient of queries fused in),
+the one for queries 3.
 """
 
 import math

@@ -1,0 +1,211 @@
+"""A step compiled for four TPU chips that are not here, and what is said about it."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+from conftest import small
+from hlo_samples import LOOP
+
+from facejax import chips, cli, stages
+from facejax.config import MeshConfig
+from facejax.plan import command, compiled, page, planner, report, search, store, topology
+
+FIGURES = ("slowest", "schedule", "fastest")
+
+
+def test_the_step_is_measured(plan):
+  # Kills: a figure left at 0, three figures in the wrong order, or MFU from other seconds.
+  found = report.to_json(plan)
+  assert found["fits"] and found["chips"] == 4 and found["mesh"]["fsdp"] == 4
+  seconds, mfu = ([found[key][f] for f in FIGURES] for key in ("step_seconds", "planned_mfu"))
+  assert seconds == sorted(seconds, reverse=True) and seconds[2] > 0
+  needed = found["model_flops_per_step"]["total"]
+  for s, share in zip(seconds, mfu, strict=True):
+    assert share == pytest.approx(needed / (4 * 196.6e12 * s))
+  assert {c["op"] for c in found["collectives"]} >= {"all-gather"}
+  assert found["versions"]["libtpu"] and found["compute"]["matmul"] > 0
+
+
+def test_memory_by_shardings_is_what_the_compiler_says(program):
+  # Kills: optimiser slots, the batch or a shard's size forgotten. The compiler pads small arrays.
+  memory = program.memory
+  held = memory.trainable + memory.frozen + memory.optimizer + memory.batch
+  assert memory.total == program.arguments + memory.temporary
+  assert held <= program.arguments <= 6 * held
+  assert memory.optimizer == pytest.approx(2 * memory.trainable, rel=0.01)
+
+
+def test_the_report_says_what_matters(plan, tmp_path):
+  # Kills: a table without its figures, a page that is not written, JSON that does not load.
+  text = report.table(plan)
+  for part in ("small, stage2, on v5e:2x2: 4 chips, mesh fsdp 4", "GB free", "limited by: "):
+    assert part in text
+  report.write_json(plan, tmp_path / "plan.json")
+  assert json.loads((tmp_path / "plan.json").read_text())["rows"] == 8
+  page.write(plan, tmp_path / "plan.html")
+  written = (tmp_path / "plan.html").read_text()
+  assert "<svg" in written and "Roofline" in written and "http" not in written.split("</style>")[1]
+
+
+def test_what_does_not_fit_says_what_would(v5e, program):
+  # Kills: a refused program that raises, or one that is called fitting.
+  memory = dataclasses.replace(
+    program.memory, temporary=v5e.chip.memory * 2, total=v5e.chip.memory * 3, exact=False
+  )
+  refused = dataclasses.replace(program, text="", memory=memory)
+  found = planner.assess(small(), "stage2", v5e, refused)
+  assert not found.fits and found.step_seconds is None
+  assert any("accumulate=2" in idea for idea in found.would_fit)
+  assert any("remat=full" in idea for idea in found.would_fit)
+  assert any("v5e:2x4" in idea for idea in found.would_fit)
+  text = report.table(found)
+  assert "DOES NOT FIT" in text and "33.8" in text
+  held = dataclasses.replace(refused.memory, trainable=v5e.chip.memory * 2)
+  ideas = planner.would_fit(small(), "stage2", v5e, dataclasses.replace(refused, memory=held))
+  assert "parameters and optimiser" in ideas[0]
+
+
+@pytest.mark.parametrize(
+  "message, size",
+  [
+    ("RESOURCE_EXHAUSTED: HLO temporaries (1.17T) exceeds available HBM (15.75G).", 1.17 * 2**40),
+    ("RESOURCE_EXHAUSTED: Used 25.50G of 15.75G hbm. Exceeds", 25.5 * 2**30),
+    ("INVALID_ARGUMENT: bad layout", None),
+  ],
+)
+def test_how_much_too_large_is_read_from_the_refusal(message, size):
+  # Kills: the limit read for what is needed, another error taken for a lack of memory.
+  found = compiled.exceeded(message)
+  assert found == (None if size is None else int(size))
+
+
+def test_rows_that_do_not_divide_are_refused_with_those_that_do(v5e):
+  # Kills: a batch that the partitioner pads.
+  config = small(stages={"stage2": stages.stage2(steps=3, rows=6)})
+  with pytest.raises(ValueError, match=r"rows=6 on 4 devices: .* add .*stage2.rows=4 or 8"):
+    compiled.compile_step(config, "stage2", v5e)
+
+
+def test_a_kept_program_is_not_compiled_again(v5e, program, tmp_path, monkeypatch):
+  # Kills: a key that forgets the rows, a cache that is never read, a damaged file believed.
+  calls = []
+  monkeypatch.setattr(store, "compile_step", lambda *a: calls.append(a) or program)
+  first = store.step(small(), "stage2", v5e, tmp_path)
+  again = store.step(small(), "stage2", v5e, tmp_path)
+  assert len(calls) == 1
+  assert (again.text, again.memory, again.arguments) == (
+    first.text,
+    first.memory,
+    first.arguments,
+  )
+  more = small(stages={"stage2": stages.stage2(steps=3, rows=16)})
+  store.step(more, "stage2", v5e, tmp_path)
+  assert len(calls) == 2
+  kept = tmp_path / f"{store.key(small(), 'stage2', v5e)}.json.gz"
+  kept.write_bytes(b"half a file")
+  with pytest.raises(ValueError, match="is damaged"):
+    store.step(small(), "stage2", v5e, tmp_path)
+
+
+def test_the_mesh_flag(v5e):
+  # Kills: slices that do not lie along data, a rest that is not filled, an axis that is ignored.
+  slices = dataclasses.replace(v5e, slices=2, devices=v5e.devices * 2)
+  place = lambda text, target=v5e: command.placed(small(), text, target).mesh
+  assert place("") == MeshConfig(1, 4)
+  assert place("", slices) == MeshConfig(2, 4)
+  assert place("tensor=2") == MeshConfig(1, -1, 1, 2)
+  assert place("fsdp=2,context=2", slices) == MeshConfig(2, 2, 2, 1)
+  with pytest.raises(ValueError, match="unknown axis 'tensr', did you mean tensor"):
+    place("tensr=2")
+  with pytest.raises(ValueError, match="'two' for data - expected a whole number"):
+    place("data=two")
+
+
+def test_a_search_skips_more_rows_than_did_not_fit(v5e, program, tmp_path, monkeypatch):
+  # Kills: a search that compiles what cannot fit, a front with a plan that another one beats.
+  tried = []
+
+  def fake(config, stage, target, folder):
+    rows = config.stages[stage].rows
+    tried.append((dataclasses.astuple(config.mesh), config.model.remat, rows))
+    total = program.memory.total * rows
+    limit = program.memory.total * 8
+    memory = dataclasses.replace(program.memory, total=total, limit=limit)
+    return dataclasses.replace(program, memory=memory, text=LOOP * (total <= limit))
+
+  monkeypatch.setattr(store, "step", fake)
+  found = search.run(small(), "stage2", v5e, "small", 1e9, tmp_path)
+  first = [rows for mesh, remat, rows in tried if mesh == (1, 4, 1, 1) and remat == "dots"]
+  assert first == [4, 8, 16]  # 16 do not fit, so 32 are not asked for
+  front = search.pareto(found)
+  assert {t.plan.rows for t in front} == {1, 2, 4, 8}  # more rows cost memory and gain speed
+  assert search.best(found).rows == 8
+  assert "does not fit" in search.table(found) and "*" in search.table(found)
+  assert search.run(small(), "stage2", v5e, "small", -1, tmp_path)[0].reason == "no time left"
+
+
+@pytest.mark.parametrize(
+  "name, message",
+  [
+    ("v5e-256", "expected CHIP:SHAPE - did you mean v5e:.* chips: v4, v5e"),
+    ("v5p:8x8", "v5p is given by 3 numbers above 0 - known: v5p:2x2x1"),
+    ("v9:2x2", "expected CHIP:SHAPE"),
+    ("h100:8x2", "h100 is given by 1 number above 0"),
+  ],
+)
+def test_an_unknown_topology_names_known_ones(name, message):
+  # Kills: a name that reaches the compiler, whose message lists nothing.
+  with pytest.raises((ValueError, ModuleNotFoundError), match=message):
+    topology.describe(name)
+
+
+def test_a_shape_that_the_compiler_refuses_names_known_ones(v5e):
+  # Kills: the plugin's own exception, which is no ValueError.
+  with pytest.raises(ValueError, match=r"v5e:3x5.*the compiler refuses it.*v5e:16x16"):
+    topology.describe("v5e:3x5")
+  with pytest.raises(ValueError, match="--slices 0"):
+    topology.describe("v5e:2x2", 0)
+
+
+@pytest.mark.parametrize(
+  "name, package", [("v5e:2x2", r"facejax\[plan\]"), ("h200:8", "jax-cuda12-plugin==")]
+)
+def test_a_compiler_that_is_not_installed_is_named(name, package, monkeypatch):
+  # Kills: an ImportError from inside JAX.
+  monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ModuleNotFoundError, match=f"not installed - run: pip install.*{package}"):
+    topology.describe(name)
+
+
+def test_the_command_refuses_in_one_line(capsys):
+  # Kills: a traceback for a stage that does not exist, or for two modes at a time.
+  run = lambda *flags: cli.main(["plan", "--topology", "v5e:2x2", *flags])
+  pytest.importorskip("libtpu")
+  for flags, message in (
+    (("--config", "configs/demo.py", "--stage", "stage3"), "--stage stage3: the config has"),
+    (("--search", "--calibrate"), "expected one of them at a time"),
+    (("--config", "configs/demo.py", "--generation", "4,5"), "expected ROWS,PROMPT,NEW"),
+    ((), "--config is missing"),
+    (("--config", "configs/demo.py", "--mesh", "model=2"), "unknown axis 'model'"),
+  ):
+    assert run(*flags) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_every_kind_of_device_is_one_chip():
+  # Kills: a device_kind of two records, options for a chip that the table does not know.
+  kinds = [kind for chip in chips.CHIPS for kind in chip.kinds]
+  assert len(kinds) == len(set(kinds))
+  assert chips.of_kind("TPU v5 lite").name == "v5e" and chips.of_kind("cpu") is None
+  mesh = jax.make_mesh((1,), ("x",), devices=jax.devices()[:1])
+  assert chips.compiler_options(mesh) == {}
+
+
+def test_options_go_to_the_devices_of_the_mesh(v5e):
+  # Kills: a chip's options that nobody reads.
+  assert chips.compiler_options(compiled.make_mesh(MeshConfig(1, -1), v5e.devices)) == {
+    "xla_tpu_scoped_vmem_limit_kib": "98304"
+  }
