@@ -17,7 +17,7 @@ from facejax.models.attention import (
   rope_table,
   stretched_theta,
 )
-from facejax.models.layers import ACTIVATIONS, Dense, LayerNorm, RMSNorm, matmul, unroll
+from facejax.models.layers import ACTIVATIONS, Dense, LayerNorm, RMSNorm, matmul, rows, unroll
 
 B, L, S, N, K, H = 2, 5, 7, 6, 3, 4
 
@@ -127,17 +127,14 @@ def test_matmul_keeps_float32_sums_in_both_directions():
   # Kills: sums in bfloat16, a float32 product in the backward pass, dx and dw swapped.
   draw = np.random.default_rng(0)
   x, w, g = (jnp.asarray(draw.normal(size=s), jnp.bfloat16) for s in ((9, 5), (5, 3), (9, 3)))
-  y, pull = jax.vjp(lambda x, w: matmul(x, w, jnp.bfloat16), x, w)
-  dx, dw = pull(g)
+  run = lambda x, w, g: jax.vjp(lambda x, w: matmul(x, w, jnp.bfloat16, rows(2)), x, w)[1](g)
+  y = matmul(x, w, jnp.bfloat16, rows(2))
+  dx, dw = run(x, w, g)
   exact = lambda a, b: np.asarray(a, np.float64) @ np.asarray(b, np.float64)
   for got, want in ((y, exact(x, w)), (dx, exact(g, w.T)), (dw, exact(x.T, g))):
     assert got.dtype == jnp.bfloat16
     np.testing.assert_array_equal(got, jnp.asarray(want, jnp.float32).astype(jnp.bfloat16))
-  text = str(
-    jax.make_jaxpr(lambda x, w, g: jax.vjp(lambda x, w: matmul(x, w, jnp.bfloat16), x, w)[1](g))(
-      x, w, g
-    )
-  )
+  text = str(jax.make_jaxpr(run)(x, w, g))
   dots = [line for line in text.splitlines() if "dot_general" in line]
   assert len(dots) >= 2 and all("f32" in line for line in dots)
 

@@ -17,7 +17,7 @@ from facejax import losses
 from facejax.config import DecoderConfig
 from facejax.models.attention import attend_heads, rope, rope_table, stretched_theta
 from facejax.models.kernels import MIXED, attend_segments
-from facejax.models.layers import DENSE, INIT, Dense, RMSNorm, matmul, unroll
+from facejax.models.layers import DENSE, INIT, Dense, RMSNorm, matmul, rows, unroll
 from facejax.sharding import AxisRules, constrain
 from facejax.types import Cache, typed
 
@@ -187,9 +187,8 @@ class Decoder(nn.Module):
   def logits(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
     """Scores of the next token. Sums and scores are float32, the products' inputs `dtype`."""
     if self.config.tied:
-      flat = hidden.reshape(-1, hidden.shape[-1])
-      scores = matmul(flat, self.embedding.astype(self.dtype).T, jnp.float32)
-      scores = scores.reshape(*hidden.shape[:2], -1)
+      table = self.embedding.astype(self.dtype)
+      scores = matmul(hidden, table.T, jnp.float32, rows(3))
     else:
       scores = self.head(hidden)
     return constrain(scores, self.rules, "batch", None, "vocab")

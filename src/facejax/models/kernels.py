@@ -124,7 +124,7 @@ def _within_segments(causal, segment_ids: jax.Array, tile: int):
   low, high = ids.min(1, keepdims=True), ids.max(1, keepdims=True)
   queries = jnp.arange(len(ids))[:, None]
   keys = queries.T
-  run = (low <= high.T) & (low.T <= high) & (keys <= queries)
+  run = (low <= high.T) & (high >= low.T) & (keys <= queries)
   # What is fetched for a tile that is left out is what the next computed one reads: no traffic.
   first = jnp.argmax(run, axis=1, keepdims=True)
   last = len(ids) - 1 - jnp.argmax(run[::-1], axis=0, keepdims=True)

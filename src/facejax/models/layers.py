@@ -41,41 +41,46 @@ def unroll(layers: int) -> int:
 
 
 class Form(NamedTuple):
-  """Letters of the axes of a product's input, matrix and result; see FORMS."""
+  """Letters of the axes of a product's input, matrix and result."""
 
   x: str
   w: str
   y: str
 
 
-# "split" gives one matrix [L H] a head, "join" takes them: what attention's kernels read and write.
-# The TPU compiler writes and reads that order from the product itself; turned around it afterwards,
-# queries, keys, values and their gradients would be copied in each block (9 % of a 7B step).
-FORMS = {
-  "rows": Form("ni", "io", "no"),
-  "split": Form("BLi", "iNH", "BNLH"),
-  "join": Form("BNLH", "NHo", "BLo"),
-}
+# One matrix [L H] a head: what attention's kernels read and write. The TPU compiler writes and
+# reads that order from the product itself; turned around it afterwards, queries, keys, values and
+# their gradients would be copied in each block (9 % of a 7B step).
+SPLIT = Form("BLi", "iNH", "BNLH")
+JOIN = Form("BNLH", "NHo", "BLo")
+FORMS = ("rows", "split", "join")
+
+
+def rows(ndim: int) -> Form:
+  """The last of `ndim` axes by a matrix. They stay apart: flattened, rows that are split along two
+  mesh axes would have to be gathered."""
+  lead = "abcdefgh"[: ndim - 1]
+  return Form(f"{lead}i", "io", f"{lead}o")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def matmul(x: jax.Array, w: jax.Array, out: Any, form: str = "rows") -> jax.Array:
+def matmul(x: jax.Array, w: jax.Array, out: Any, form: Form) -> jax.Array:
   """x times w with float32 sums, forward and backward; the result has type `out`.
 
   Asking for float32 sums makes XLA's CPU backend use its bfloat16 kernels; without a rule for the
   backward pass, JAX would multiply a float32 gradient by a bfloat16 matrix, in float32.
   """
-  return _product(x, w, FORMS[form]).astype(out)
+  return _product(x, w, form).astype(out)
 
 
 def _matmul_backward(out, form, saved, g):
   x, w = saved
-  f, g = FORMS[form], g.astype(x.dtype)
+  f, g = form, g.astype(x.dtype)
   dx = _product(g, w, Form(f.y, f.w, f.x)).astype(x.dtype)
   return dx, _product(x, g, Form(f.x, f.y, f.w)).astype(w.dtype)
 
 
-matmul.defvjp(lambda x, w, out, form="rows": (matmul(x, w, out, form), (x, w)), _matmul_backward)
+matmul.defvjp(lambda x, w, out, form: (matmul(x, w, out, form), (x, w)), _matmul_backward)
 
 
 def _product(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
@@ -107,7 +112,7 @@ def _flat(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def quantized_matmul(
-  x: jax.Array, held: jax.Array, scale: jax.Array, out: Any, form: str = "rows"
+  x: jax.Array, held: jax.Array, scale: jax.Array, out: Any, form: Form
 ) -> jax.Array:
   """matmul() by a frozen kernel in 8 or 4 bits; see quantize.py.
 
@@ -124,13 +129,13 @@ def _dequantized(held: jax.Array, scale: jax.Array, dtype: Any) -> jax.Array:
 
 def _quantized_matmul_backward(out, form, saved, g):
   held, scale, like = saved
-  f, g = FORMS[form], g.astype(like.dtype)
+  f, g = form, g.astype(like.dtype)
   dx = _product(g, _dequantized(held, scale, like.dtype), Form(f.y, f.w, f.x))
   return dx.astype(like.dtype), np.zeros(held.shape, jax.dtypes.float0), jnp.zeros_like(scale)
 
 
 quantized_matmul.defvjp(
-  lambda x, held, scale, out, form="rows": (
+  lambda x, held, scale, out, form: (
     quantized_matmul(x, held, scale, out, form),
     (held, scale, jnp.zeros((), x.dtype)),
   ),
@@ -142,15 +147,14 @@ def project(
   x: jax.Array, w: jax.Array, out: Any, form: str = "rows", heads: int = 1, scale: Any = None
 ) -> jax.Array:
   """matmul() of [.. i], or [B N L H] in form "join", by a matrix [i o] with its scales if any."""
-  lead = x.shape[:-1]
-  if form == "rows":
-    x = x.reshape(-1, x.shape[-1])
-  elif form == "split":
+  letters = {"rows": rows(x.ndim), "split": SPLIT, "join": JOIN}[form]
+  if form == "split":
     w = w.reshape(w.shape[0], heads, -1)
-  else:
+  elif form == "join":
     w = w.reshape(x.shape[1], x.shape[3], -1)
-  y = matmul(x, w, out, form) if scale is None else quantized_matmul(x, w, scale, out, form)
-  return y.reshape(*lead, -1) if form == "rows" else y
+  if scale is None:
+    return matmul(x, w, out, letters)
+  return quantized_matmul(x, w, scale, out, letters)
 
 
 class Dense(nn.Module):
