@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 from conftest import small
-from hlo_samples import LOOP
+from hlo_samples import SPLASH
 
 from facejax import chips, cli, stages
 from facejax.config import MeshConfig
@@ -133,7 +133,7 @@ def test_a_search_skips_more_rows_than_did_not_fit(v5e, program, tmp_path, monke
     total = program.memory.total * rows
     limit = program.memory.total * 8
     memory = dataclasses.replace(program.memory, total=total, limit=limit)
-    return dataclasses.replace(program, memory=memory, text=LOOP * (total <= limit))
+    return dataclasses.replace(program, memory=memory, text=SPLASH * (total <= limit))
 
   monkeypatch.setattr(store, "step", fake)
   found = search.run(small(), "stage2", v5e, "small", 1e9, tmp_path)

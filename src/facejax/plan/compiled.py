@@ -68,10 +68,16 @@ def compile_step(config: RunConfig, name: str, topology: Topology) -> Compiled:
   start = time.perf_counter()
   step: Any = make_train_step(model, stage, mesh)
   with jax.set_mesh(mesh):
-    lowered = step.lower(state, batch)
     try:
+      lowered = step.lower(state, batch)
       program = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+      if "cuDNN not found" in str(error):
+        raise ValueError(
+          f"topology '{topology.name}': cuDNN's attention cannot be compiled without cuDNN - run: "
+          "pip install nvidia-cudnn-cu12 nvidia-cublas-cu12 (900 MB), or plan with "
+          "--config.model.attention=xla, which holds all scores of a row in memory"
+        ) from error
       needed = exceeded(str(error))
       if needed is None:
         raise
