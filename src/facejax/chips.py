@@ -90,9 +90,9 @@ CHIPS = (
     ring=16,
     clock=1.5e9,
     kernels=((512, Kernels(0.59, 0.88, 0.89)),),
-    # Products go from 76 to 92 % of the peak; a compilation takes up to eight times as long. Without
-    # the second, the small slices of the encoders are gathered as sums of zero-padded buffers: 8 GB
-    # more for Face-LLaVA-7B, 0.09 s of its step.
+    # Products go from 76 to 92 % of the peak; a compilation takes up to eight times as long.
+    # Without the second, the small slices of the encoders are gathered as sums of zero-padded
+    # buffers: 8 GB more for Face-LLaVA-7B, 0.09 s of its step.
     options=(_vmem(96), ("xla_tpu_prefer_async_allgather_to_allreduce", "true")),
   ),
   Chip(

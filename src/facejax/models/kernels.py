@@ -89,9 +89,12 @@ def splash_attention(q, k, v, segment_ids, interpret: bool = False) -> jax.Array
     return attention(q, k, v, segment_ids=splash_kernel.SegmentIds(ids, ids))
 
   rows = whole(q), whole(k), whole(v), jnp.pad(segment_ids, ((0, 0), (0, more)))
-  # A device of a pod has a row, and a loop over one is none; a few go one after another, as each
-  # has tiles of its own.
-  mixed = jax.lax.map(one, rows)
+  # Each row has tiles of its own, so rows go one after another. A loop over the one that a chip of
+  # a large pod has would copy it in and out: 2 % of a 7B step.
+  if len(q) == 1:
+    mixed = one([x[0] for x in rows])[None]
+  else:
+    mixed = jax.lax.map(one, rows)
   return _without_padding(mixed[:, :, :L, :H], segment_ids)
 
 
