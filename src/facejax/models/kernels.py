@@ -91,10 +91,7 @@ def splash_attention(q, k, v, segment_ids, interpret: bool = False) -> jax.Array
   rows = whole(q), whole(k), whole(v), jnp.pad(segment_ids, ((0, 0), (0, more)))
   # Each row has tiles of its own, so rows go one after another. A loop over the one that a chip of
   # a large pod has would copy it in and out: 2 % of a 7B step.
-  if len(q) == 1:
-    mixed = one([x[0] for x in rows])[None]
-  else:
-    mixed = jax.lax.map(one, rows)
+  mixed = one([x[0] for x in rows])[None] if len(q) == 1 else jax.lax.map(one, rows)
   return _without_padding(mixed[:, :, :L, :H], segment_ids)
 
 
