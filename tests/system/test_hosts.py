@@ -75,7 +75,7 @@ def test_two_processes_preempted_killed_and_resumed_by_one(tmp_path):
   run = hosts.Launch(tmp_path / "war", 2, *flags, "--mesh", "2,2,1,1")
   run.wait_for(2)
   check_preempted(run, tmp_path / "war", victim=1)
-  run = hosts.Launch(tmp_path / "war", 2, *flags[:2], "--every", "2", "--mesh", "1,2,2,1")
+  run = hosts.Launch(tmp_path / "war", 2, *flags[:2], "--every", "2", "--mesh", "4,1,1,1")
   run.wait_for(max(hosts.losses(tmp_path / "war")) + 3)
   check_killed(run, victim=0, whole=False)
   assert alone(tmp_path / "war") == 0
@@ -89,10 +89,10 @@ def test_two_processes_preempted_killed_and_resumed_by_one(tmp_path):
 def test_four_processes_killed_and_resumed_by_two(tmp_path, victim, whole):
   """Kills: what holds for two processes alone; a checkpoint that only its own mesh can read."""
   flags = ["--steps", str(STEPS)]
-  run = hosts.Launch(tmp_path / "war", 4, *flags, "--every", "3", "--mesh", "2,2,2,1")
+  run = hosts.Launch(tmp_path / "war", 4, *flags, "--every", "3", "--mesh", "4,2,1,1")
   run.wait_for(5)
   check_killed(run, victim, whole)
-  run = hosts.Launch(tmp_path / "war", 2, *flags, "--every", "50", "--mesh", "1,2,2,1")
+  run = hosts.Launch(tmp_path / "war", 2, *flags, "--every", "50", "--mesh", "2,2,1,1")
   assert run.statuses() == [0, 0], run.text(0)
   assert alone(tmp_path / "peace") == 0
   check_rows(tmp_path / "war", tmp_path / "peace", {2, 4})
