@@ -1,0 +1,63 @@
+"""Which steps are planned: one a row of docs/plans.md."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A config's stage on a topology. `device_rows` are rows of a device along the batch."""
+
+  config: str
+  stage: str
+  topology: str
+  device_rows: int = 1
+  slices: int = 1
+  mesh: str = "fsdp=-1"
+  changes: tuple[str, ...] = ()  # as after --config.
+
+  @property
+  def name(self) -> str:
+    """Of its file of results."""
+    place = self.topology.replace(":", "_") + (f"x{self.slices}" if self.slices > 1 else "")
+    more = "".join(f"-{c.split('.')[-1].replace('=', '_')}" for c in self.changes)
+    mesh = "" if self.mesh == "fsdp=-1" else "-" + self.mesh.replace("=", "").replace(",", "_")
+    return f"{self.config}-{self.stage}-{place}-{self.device_rows}{mesh}{more}"
+
+
+_PODS = (("v5e:16x16", 1), ("v5p:8x8x4", 2), ("v6e:16x16", 2), ("tpu7x:4x4x8", 2))
+
+
+def _everywhere(config: str, stage: str, factor: int = 1, **rest) -> list[Row]:
+  return [Row(config, stage, pod, rows * factor, **rest) for pod, rows in _PODS]
+
+
+ROWS: list[Row] = [
+  *_everywhere("face_llava_7b", "stage2", changes=("model.remat=dots",)),
+  *_everywhere("face_llava_7b", "stage1", changes=("model.remat=dots",)),
+  # Four slices beside one, and beside a fourth of the rows.
+  Row("face_llava_7b", "stage2", "v5e:16x16", slices=4, changes=("model.remat=dots",)),
+  *_everywhere("faceinsight_7b", "fine_tuned", factor=2),
+  # 8 x 8 chips are more than the small ones need: their batches are 80 rows.
+  *(
+    Row(f"facellm_{size}", "lora", topology, rows, changes=("stages.lora.accumulate=1",))
+    for size in ("1b", "8b")
+    for topology, rows in (("v5e:4x4", 5), ("v5p:2x2x4", 5), ("v6e:4x4", 5), ("tpu7x:2x2x2", 5))
+  ),
+  # The smallest v5e and v6e slices that hold it, and larger ones.
+  *(
+    Row("facellm_38b", "lora", topology, 1, changes=("stages.lora.accumulate=1",))
+    for topology in ("v5e:4x4", "v5e:8x8", "v6e:2x4", "v6e:4x4", "v5p:2x2x4", "tpu7x:2x2x2")
+  ),
+  # All parameters of the 38B.
+  Row(
+    "facellm_38b",
+    "lora",
+    "v5p:8x8x4",
+    1,
+    changes=(
+      "stages.lora.accumulate=1",
+      "stages.lora.lora=None",
+      "stages.lora.trainable=(?!image_encoder/).*",
+    ),
+  ),
+]
