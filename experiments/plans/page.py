@@ -13,9 +13,9 @@ here ran on a TPU: each row is the real training step, compiled by the TPU compi
 
 MFU counts the FLOPs that a stage needs, each component forward, and backward only where it trains
 or passes gradients; what is computed twice does not count. The three figures are all collectives
-exposed / the compiler's schedule / all hidden; quote the middle one. Tokens are useful ones, without
-padding. GB are 1e9 bytes a chip. Days and chip hours are one epoch of FaceInstruct-1M, for
-the other configs a million samples of their shape.
+exposed / the compiler's schedule / all hidden; quote the middle one. Tokens are useful ones: no
+padding. GB are 1e9 bytes a chip. Days and chip hours are one epoch of FaceInstruct-1M, for the
+other configs a million samples of their shape.
 """
 
 
