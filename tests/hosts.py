@@ -41,9 +41,11 @@ class Launch:
 
   def wait_for(self, step: int, stage: str = "base") -> None:
     """Returns once process 0 has reported that step."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not any(f"{stage} {s}/" in self.text(0) for s in range(step, step + 9)):
-      assert time.monotonic() < deadline and self.children[0].poll() is None, self.text(0)
+      if time.monotonic() > deadline or self.children[0].poll() is not None:
+        self.end()
+        raise AssertionError(self.text(0))
       time.sleep(0.05)
 
   def trainer(self, index: int) -> int:
@@ -57,12 +59,16 @@ class Launch:
     for pid in pids:
       os.kill(pid, signal.SIGKILL)
 
-  def statuses(self, seconds: float = 240) -> list[int]:
+  def statuses(self) -> list[int]:
     try:
-      return [child.wait(seconds) for child in self.children]
+      return [child.wait(600) for child in self.children]
     finally:
-      for child in self.children:
-        child.kill()
+      self.end()
+
+  def end(self) -> None:
+    """Trainers end with their keepers."""
+    for child in self.children:
+      child.kill()
 
 
 def rows_read(workdir: Path) -> list[tuple[int, int, int, str]]:
