@@ -208,7 +208,8 @@ class Answerer:
     Raises ValueError if the tokenizer is not the model's, or lacks the template's tokens.
     """
     self._form = row_format(config.model, config.data)
-    self._model = FaceMLLM(config.model)
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    self._model = FaceMLLM(config.model, platform=device.platform)
     self._rows = config.evaluate.rows
     self._mesh = mesh
     self._params = params

@@ -62,8 +62,8 @@ def plan(
 ) -> Generation:
   """Compiles both programs. Raises ValueError if rows do not divide over the mesh, or the prompt
   is too short for a picture."""
-  model = FaceMLLM(config.model)
   mesh = make_mesh(config.mesh, topology.devices)
+  model = FaceMLLM(config.model, platform=mesh.devices.flat[0].platform)
   if rows % row_parts(mesh):
     raise ValueError(
       f"--generation: {rows} rows on {row_parts(mesh)} devices along the rows - expected a "
