@@ -22,7 +22,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument("--every", type=int, default=2)
   parser.add_argument("--mesh", default="-1,1,1,1", help="data,fsdp,context,tensor")
   parser.add_argument("--stages", default="base")
-  parser.add_argument("--wait", type=float, default=60)
+  parser.add_argument("--wait", type=float, default=120)
   parser.add_argument("--silence", type=float, default=10)
   parser.add_argument("--fail", default="", help="PROCESS:STEP at which that one raises")
   parser.add_argument("--own-folder", action="store_true", help="a workdir for each process")

@@ -40,8 +40,8 @@ def note(name):
     file.write(str(os.getpid()))
 def at(place):
   tell(at=place)
-def meet(name, value=None):
-  tell(meet=[name, value])
+def meet(name, value=None, patience=1):
+  tell(meet=[name, value, patience])
   return json.loads(lines.readline())["met"]
 def fail(error, doubtful=False):
   tell(error=error, doubtful=doubtful)
@@ -207,7 +207,7 @@ def test_a_process_that_stays_away_from_a_meeting_is_named(tmp_path):
   run = Run(tmp_path, {0: program, 1: program, 2: program}, wait=2)
   assert run.statuses() == [hub.MISSING, 128 + signal.SIGKILL, hub.MISSING]
   name = f"process 1 of 3 ({socket.gethostname()}, pid {run.children[1].pid})"
-  text = f"facejax: waited 2 s at 'base save 8' for 1 of 3: {name} was at base batch 9"
+  text = f"facejax: waited in vain at 'base save 8' for 1 of 3: {name} was at base batch 9"
   assert run.text(0).startswith(text) and run.text(2).startswith(text)
 
 

@@ -139,8 +139,8 @@ class _Link:
     with self._sending:
       self._lines.send(**message)
 
-  def meet(self, name: str, value: Any) -> list:
-    self.send(meet=[name, value])
+  def meet(self, name: str, value: Any, patience: int) -> list:
+    self.send(meet=[name, value, patience])
     return self._answers.get()["met"]
 
   def stop_agreed(self) -> bool:
@@ -213,14 +213,15 @@ def at(place: str) -> None:
     _link.send(at=place)
 
 
-def meet(name: str, value: Any = None) -> list:
+def meet(name: str, value: Any = None, patience: int = 1) -> list:
   """Waits until all processes have come to `name`; returns their values (JSON), by process.
 
-  The keeper stops the run, naming who is missing, if that takes longer than --barrier-timeout.
+  The keeper stops the run, naming who is missing, if that takes longer than `patience` times
+  --barrier-timeout.
   Without a keeper JAX's barrier is used, and each process sees its own value alone.
   """
   if _link:
-    return _link.meet(name, value)
+    return _link.meet(name, value, patience)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
   return [value]

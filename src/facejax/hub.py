@@ -5,7 +5,7 @@ a JSON object with one key:
 
   keeper says   hello: who, of how many, where, with which settings
                 beat: where the process is, such as "base step 7"; also says that it is there
-                meet: [a place, a value], at which all wait for each other
+                meet: [a place, a value, patience]: all wait for each other there
                 halt: it was asked to save and stop     count: of the steps that it has made
                 end: how the process ended
   hub says      go: all are there     beat: the hub is there     met: the values of all, by process
@@ -243,9 +243,10 @@ class Hub:
       if message["beat"] != peer.place:
         peer.place, self._moved = message["beat"], peer.heard
     elif "meet" in message:
-      name, value = message["meet"]
+      name, value, patience = message["meet"]
       peer.place, self._moved = name, peer.heard
-      _, values = self._meetings.setdefault(name, (peer.heard, {}))
+      deadline = peer.heard + patience * self._limits.wait
+      _, values = self._meetings.setdefault(name, (deadline, {}))
       values[peer.index] = value
       if len(values) == self._processes:
         del self._meetings[name]
@@ -289,11 +290,11 @@ class Hub:
         text = f"{self._name(peer)} has said nothing for {silence:g} s; it was at {peer.place}"
         self._halt(text, peer.index)
         return
-    for name, (began, values) in self._meetings.items():
-      if now - began > wait:
+    for name, (deadline, values) in self._meetings.items():
+      if now > deadline:
         late = [peer for i, peer in sorted(self._peers.items()) if i not in values]
         places = "; ".join(f"{self._name(p)} was at {p.place}" for p in late[:_NAMED])
-        text = f"waited {wait:g} s at '{name}' for {len(late)} of {self._processes}: {places}"
+        text = f"waited in vain at '{name}' for {len(late)} of {self._processes}: {places}"
         self._halt(text, late[0].index if len(late) == 1 else None)
         return
     # A broken connection between devices is seen at once; whose fault it was, after a silence.

@@ -52,6 +52,10 @@ from facejax.signals import StopRequest
 from facejax.state import TrainState, abstract_state
 from facejax.types import Batch, tree_of_shapes
 
+# Barrier timeouts: one process has its step from the cache, another compiles it for minutes, and
+# files come to machines at very different speeds.
+_SLOW = 6
+
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -236,7 +240,7 @@ def _train_stage(
       record["base"] = saved.get("base")
       frozen = _frozen(config, workdir, name, abstract, record["base"], where)
       state = checkpoints.restore(done, abstract, frozen)
-      distributed.meet(f"{name} restored {done}")
+      distributed.meet(f"{name} restored {done}", patience=_SLOW)
       _say(f"{name}: resumed at step {done} from {where}")
     else:
       state, record["base"] = _fresh(config, workdir, name, abstract)
@@ -303,7 +307,7 @@ def _compiled(run: _Stage, state: TrainState, batch: Batch) -> Step:
   if jax.process_count() == 1:
     return run.step
   step = run.step.lower(state, batch).compile()
-  distributed.meet(f"{run.name} compiled")
+  distributed.meet(f"{run.name} compiled", patience=_SLOW)
   return step
 
 
