@@ -65,30 +65,34 @@ def rows(ndim: int) -> Form:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def matmul(x: jax.Array, w: jax.Array, out: Any, form: Form) -> jax.Array:
-  """x times w with float32 sums, forward and backward; the result has type `out`.
+  """x times w with float32 sums on a device, forward and backward; the result has type `out`.
 
-  Asking for float32 sums makes XLA's CPU backend use its bfloat16 kernels; without a rule for the
-  backward pass, JAX would multiply a float32 gradient by a bfloat16 matrix, in float32.
+  Without a rule for the backward pass, JAX would multiply a float32 gradient by a bfloat16 matrix,
+  in float32.
   """
-  return _product(x, w, form).astype(out)
+  return _product(x, w, form, out)
 
 
 def _matmul_backward(out, form, saved, g):
   x, w = saved
   f, g = form, g.astype(x.dtype)
-  dx = _product(g, w, Form(f.y, f.w, f.x)).astype(x.dtype)
-  return dx, _product(x, g, Form(f.x, f.y, f.w)).astype(w.dtype)
+  dx = _product(g, w, Form(f.y, f.w, f.x), x.dtype)
+  return dx, _product(x, g, Form(f.x, f.y, f.w), w.dtype)
 
 
 matmul.defvjp(lambda x, w, out, form: (matmul(x, w, out, form), (x, w)), _matmul_backward)
 
 
-def _product(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
-  """The einsum of a form, with float32 sums; on a CPU as one product of two matrices."""
-  einsum = lambda a, b: jnp.einsum(
-    f"{form.x},{form.w}->{form.y}", a, b, preferred_element_type=jnp.float32
-  )
-  return jax.lax.platform_dependent(a, b, cpu=lambda a, b: _flat(a, b, form), default=einsum)
+def _product(a: jax.Array, b: jax.Array, form: Form, out: Any) -> jax.Array:
+  """The einsum of a form; on a CPU as one product of two matrices.
+
+  Asking for float32 sums makes XLA's CPU backend use its bfloat16 kernels. TPUs and GPUs sum in
+  float32 whatever the result is; asked for it there, devices would add up gradients in float32,
+  which is half as much traffic again: 7 GB and 5 % of the time of a 7B step on 256 chips.
+  """
+  einsum = lambda a, b: jnp.einsum(f"{form.x},{form.w}->{form.y}", a, b, preferred_element_type=out)
+  flat = lambda a, b: _flat(a, b, form).astype(out)
+  return jax.lax.platform_dependent(a, b, cpu=flat, default=einsum)
 
 
 def _flat(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
@@ -130,8 +134,8 @@ def _dequantized(held: jax.Array, scale: jax.Array, dtype: Any) -> jax.Array:
 def _quantized_matmul_backward(out, form, saved, g):
   held, scale, like = saved
   f, g = form, g.astype(like.dtype)
-  dx = _product(g, _dequantized(held, scale, like.dtype), Form(f.y, f.w, f.x))
-  return dx.astype(like.dtype), np.zeros(held.shape, jax.dtypes.float0), jnp.zeros_like(scale)
+  dx = _product(g, _dequantized(held, scale, like.dtype), Form(f.y, f.w, f.x), like.dtype)
+  return dx, np.zeros(held.shape, jax.dtypes.float0), jnp.zeros_like(scale)
 
 
 quantized_matmul.defvjp(
