@@ -83,3 +83,21 @@ for _name in ("fwd_segmented_residuals", "dkv_segmented_no_residuals", "dq_segme
     f"operand_layout_constraints={{{_OPERANDS}}}, {_METADATA}\n"
   )
 SPLASH += "  ROOT %out = bf16[2,5,1536,128]{3,2,1,0} copy(%q)\n}\n"
+
+_NETWORK = (
+  'is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="sum.1_0",'
+  '_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}'
+)
+# A sum between slices: sent, a product beside it, received.
+SLICES = f"""HloModule jit_step
+
+ENTRY %main (x: bf16[8,16]) -> bf16[8,16] {{
+  %x = bf16[8,16]{{1,0}} parameter(0)
+  %after = token[] after-all()
+  %send.1 = (bf16[8,16]{{1,0}}, u32[], token[]) send(%x, %after), channel_id=2, {_NETWORK}
+  %recv.1 = (bf16[8,16]{{1,0}}, u32[], token[]) recv(%after), channel_id=1, {_NETWORK}
+  %copy.1 = bf16[8,16]{{0,1}} copy(%x), backend_config={{"window_config":{{"estimated_cycles":"70"}}}}
+  %recv-done.1 = (bf16[8,16]{{1,0}}, token[]) recv-done(%recv.1), channel_id=1
+  ROOT %copy.2 = bf16[8,16]{{0,1}} copy(%x), backend_config={{"window_config":{{"estimated_cycles":"9"}}}}
+}}
+"""

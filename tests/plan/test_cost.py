@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hlo_samples import LOOP, SPLASH
+from hlo_samples import LOOP, SLICES, SPLASH
 
 from facejax import chips
 from facejax.plan import cost, hlo, kernels
@@ -36,6 +36,13 @@ def test_a_sum_whose_slices_are_kept_is_a_reduce_scatter(work):
   # float32 of partial sums forgotten where the result is bfloat16.
   found = {c.op: (c.count, c.bytes, c.overlaps) for c in work.collectives if c.op != "all-gather"}
   assert found == {"reduce-scatter": (3, 3 * 256, False), "all-reduce": (1, (256 + 128) / 2, False)}
+
+
+def test_a_sum_between_slices_knows_what_runs_beside_it():
+  # Kills: what leaves a slice forgotten, as it is no collective of the program's; work after its
+  # end counted as hiding it.
+  (found,) = cost.measure(hlo.parse(SLICES), V5E).collectives
+  assert (found.op, found.bytes, found.count, found.beside) == ("all-reduce", 8 * 16 * 2, 1, 70)
 
 
 def test_an_unknown_kernel_is_named_and_free_calls_are_not(work):

@@ -76,6 +76,15 @@ def test_between_slices_each_device_carries_its_share():
   assert network.describe(ALL) == "1024 (x16, y16, 4 slices)"
 
 
+def test_what_is_sent_between_slices_has_left_its_slice_already():
+  # Kills: a slice's share divided among its devices twice, or timed on the links inside.
+  network = Network(CHIPS["v5e"], torus(4, 4, slices=4))
+  text = '_xla_megascale_target="{1,2}x{0:15}",_xla_megascale_transfer_type="ALL_REDUCE"'
+  assert network.seconds("all-reduce", 1e9, text) == pytest.approx(2 * 0.75e9 / 3.125e9)
+  assert network.seconds("all-gather", 1e9, text) == pytest.approx(3e9 / 3.125e9)
+  assert network.describe(text) == "4 slices"
+
+
 def test_two_devices_of_a_chip_share_its_links():
   # Kills: TPU7x's two devices given a link each.
   network = Network(CHIPS["tpu7x"], torus(4, 4, 4, cores=2))

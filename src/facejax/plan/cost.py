@@ -45,6 +45,7 @@ class Collective:
   text: str  # attributes: groups, and how it is carried out
   where: str  # the operation of the model that it comes from
   home: str  # the computation that it stands in
+  beside: float = math.inf  # cycles of a turn between its start and its end; between slices
 
 
 @dataclasses.dataclass
@@ -105,6 +106,8 @@ class _Walk:
         self._enclosed(computation, i, times, channels)
       elif op == "custom-call":
         self._kernel(computation, i, times)
+      elif op == "send" and "_xla_megascale_transfer_type" in i.attributes:
+        self._between_slices(computation, i, times)
       else:
         self._plain(computation, i, times, channels)
 
@@ -195,6 +198,32 @@ class _Walk:
         i.attributes,
         where.group(1) if where else "",
         computation.name,
+      )
+    )
+
+  def _between_slices(self, computation, i: Instruction, times: int) -> None:
+    """What leaves a slice: sent here, and received further down under the same name."""
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', i.attributes)
+    name = re.search(r'_xla_host_transfer_rendezvous="([^"]*)"', i.attributes)
+    op = kind.group(1).lower().replace("_", "-") if kind else ""
+    received = {
+      x.name for x in computation if x.opcode == "recv" and name and name[0] in x.attributes
+    }
+    order = list(computation)
+    start = order.index(i)
+    ends = [k for k, x in enumerate(order) if x.opcode == "recv-done" and received & {*x.operands}]
+    between = order[start : ends[0]] if ends else []
+    size = array_bytes(*i.arrays[0]) * times
+    self.cost.collectives.append(
+      Collective(
+        op=op,
+        bytes=size,
+        count=times,
+        overlaps=True,
+        text=i.attributes,
+        where=name.group(1) if name else "",
+        home=computation.name,
+        beside=sum(x.cycles for x in between),
       )
     )
 

@@ -25,7 +25,7 @@ _SPLASH = (
 FREE = re.compile(
   r"AllocateBuffer|AsyncCollective\w*|Sharding|SPMD\w*|Resize\w*|Assume\w*|MoveTo\w*|annotate\w*"
   r"|InspectSharding|xla_ffi\w*partition\w*|PinTo\w*|Pin|Unpin|SliceToDynamic|PadToStatic|\w*Barrier"
-  r"|ConcatBitcast|PrepareAsyncCall\w*|Create\w*Buffer|\w*BufferDonor"
+  r"|ConcatBitcast|SliceId|PrepareAsyncCall\w*|Create\w*Buffer|\w*BufferDonor"
 )
 
 

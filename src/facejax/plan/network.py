@@ -46,6 +46,8 @@ class Network:
 
   def seconds(self, op: str, size: float, text: str) -> float:
     """How long a collective over `size` bytes a device takes, nothing else on the links."""
+    if "_xla_megascale" in text:
+      return self._between(op, size)
     members = [self.places[i] for i in self.group(text)]
     n = len(members)
     if n < 2 or not size:
@@ -60,6 +62,12 @@ class Network:
       share = size / len(inner) * (slices - 1) / slices
       total += (2 if op == "all-reduce" else 1) * share / self.chip.network
     return total
+
+  def _between(self, op: str, size: float) -> float:
+    """Between all slices, of what each device sends itself: a sum's part, or its own."""
+    slices = len({place.slice for place in self.places})
+    times = {"all-reduce": 2 / slices, "reduce-scatter": 1 / slices, "all-to-all": 1 / slices}
+    return size * (slices - 1) * times.get(op, 1.0) / self.chip.network
 
   def _within(self, op: str, size: float, members: list[Place], text: str) -> float:
     """Inside a slice."""
@@ -103,6 +111,8 @@ class Network:
 
   def describe(self, text: str) -> str:
     """A group in words: how many devices, along which axes."""
+    if "_xla_megascale" in text:
+      return f"{len({place.slice for place in self.places})} slices"
     members = [self.places[i] for i in self.group(text)]
     inner = [place for place in members if place.slice == members[0].slice]
     names = [

@@ -215,7 +215,9 @@ def traffic_of(work: cost.Cost, network: Network) -> tuple[Traffic, ...]:
     seconds = c.count * network.seconds(c.op, c.bytes / c.count, c.text)
     if c.op == "collective-permute" and c.home in both:
       seconds /= 2  # half of them go the other way round the ring, at the same time
-    grouped[c.op, network.describe(c.text), c.overlaps].append((c, seconds))
+    # Between slices: hidden only by what runs between its start and its end.
+    hidden = not network.chip.clock or c.beside / network.chip.clock >= seconds / c.count
+    grouped[c.op, network.describe(c.text), c.overlaps and hidden].append((c, seconds))
   result = [
     Traffic(
       op=op,
