@@ -41,19 +41,19 @@ def alike(kind: str, batch: str, dtype: str = "float32", repeats: int = 5, other
 
 
 WORKS = {
-  "step": alike("Step", "padded_0", repeats=7),
+  "step": alike("Step", "padded_0"),
   "step, a clip": alike("Step", "padded_1", repeats=2),
-  "step, bfloat16": alike("Step", "padded_0", "bfloat16"),
+  "step, bfloat16": alike("Step", "padded_0", "bfloat16", 3),
   "decode 1": alike("Decode", "prompt_1", repeats=7),
   "decode 8": alike("Decode", "prompt_8"),
   "prefill 1": alike("Prefill", "prompt_1", repeats=7),
   "prefill 8": alike("Prefill", "prompt_8"),
   "decode 1, bfloat16": alike("Decode", "prompt_1", "bfloat16", 3),
-  **{f"packed, {name}": Work("Step", {"facejax": name}, repeats=3) for name in sizes.PACKED},
-  "stage 1": Work("Stage1", {"packed": "2 rows of 4000", "padded": "padded_1"}, repeats=3),
-  "stage 2": Work("Stage2", {"packed": "2 rows of 4000", "padded": "padded_1"}, repeats=3),
-  "step, compiled": alike("Step", "padded_0", other="compiled"),
-  "decode 1, compiled": alike("Decode", "prompt_1", other="compiled"),
+  **{f"packed, {name}": Work("Step", {"facejax": name}, repeats=2) for name in sizes.PACKED},
+  "stage 1": Work("Stage1", {"packed": "2 rows of 4000", "padded": "padded_1"}, repeats=2),
+  "stage 2": Work("Stage2", {"packed": "2 rows of 4000", "padded": "padded_1"}, repeats=2),
+  "step, compiled": alike("Step", "padded_0", repeats=3, other="compiled"),
+  "decode 1, compiled": alike("Decode", "prompt_1", repeats=3, other="compiled"),
 }
 
 
