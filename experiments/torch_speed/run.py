@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import sizes
 
-# Of a loss of some 9 nats: sums in another order, and eight digits of the inputs in bfloat16.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+# Of a loss of some 9 nats: sums in another order; factors of eight bits in bfloat16.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 
 
 class Work(NamedTuple):
