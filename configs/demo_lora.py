@@ -4,7 +4,7 @@
   facejax train --config configs/demo_lora.py --workdir runs/lora_nf4 \
     --config.stages.lora.lora.base=nf4
 
-A few minutes on 2 CPU cores; experiments/lora/result.json has the numbers.
+A few minutes on 2 CPU cores that are free; experiments/lora measures it.
 """
 
 import dataclasses

@@ -204,29 +204,32 @@ def main() -> None:
   parser.add_argument("--kills", type=int, default=3)
   parser.add_argument("--repeats", type=int, default=5)
   args = parser.parse_args()
+  small = init_shapes(presets.demo(vocab=1024))
   result: dict = {
     "date": datetime.date.today().isoformat(),
     "cpu": platform.processor() or platform.machine(),
     "cores": os.cpu_count(),
     "jax": jax.__version__,
-    "parameters_of_the_small_model": sum(
-      math.prod(x.shape) for x in jax.tree.leaves(init_shapes(presets.demo(vocab=1024)))
-    ),
-    "trainable": counts(),
-    "seconds_a_step": step_times(args.repeats),
-    "load": os.getloadavg()[0],
+    "steps": args.steps,
+    "parameters_of_the_small_model": sum(math.prod(x.shape) for x in jax.tree.leaves(small)),
   }
+
+  def note(name: str, value) -> None:
+    """Written at once: a machine that is busy may take an hour for all of it."""
+    result[name] = value
+    print(json.dumps({name: value}, indent=1), flush=True)
+    if args.json:
+      args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+  note("trainable", counts())
   batches = held_out(config("model", args.steps), 6)
   with tempfile.TemporaryDirectory() as folder:
     for base in BASES:
-      result[base] = one_base(base, args.steps, batches, Path(folder) / base)
-    result["killed"] = killed(
-      Path(folder) / "model", args.steps, args.kills, Path(folder) / "killed"
-    )
-  text = json.dumps(result, indent=1)
-  print(text)
-  if args.json:
-    args.json.write_text(text + "\n")
+      note(base, one_base(base, args.steps, batches, Path(folder) / base))
+    runs = Path(folder) / "model", args.steps, args.kills, Path(folder) / "killed"
+    note("killed", killed(*runs))
+  note("load", os.getloadavg()[0])
+  note("seconds_a_step", step_times(args.repeats))
 
 
 if __name__ == "__main__":
