@@ -15,6 +15,7 @@ from facejax.plan import command, compiled, page, planner, report, search, store
 FIGURES = ("slowest", "schedule", "fastest")
 
 
+@pytest.mark.slow  # reads the compiled step: 10 s
 def test_the_step_is_measured(plan):
   # Kills: a figure left at 0, three figures in the wrong order, or MFU from other seconds.
   found = report.to_json(plan)
@@ -28,6 +29,7 @@ def test_the_step_is_measured(plan):
   assert found["versions"]["libtpu"] and found["compute"]["matmul"] > 0
 
 
+@pytest.mark.slow  # reads the compiled step: 10 s
 def test_memory_by_shardings_is_what_the_compiler_says(program):
   # Kills: optimiser slots, the batch or a shard's size forgotten. The compiler pads small arrays.
   memory = program.memory
@@ -37,6 +39,7 @@ def test_memory_by_shardings_is_what_the_compiler_says(program):
   assert memory.optimizer == pytest.approx(2 * memory.trainable, rel=0.01)
 
 
+@pytest.mark.slow  # reads the compiled step: 10 s
 def test_the_report_says_what_matters(plan, tmp_path):
   # Kills: a table without its figures, a page that is not written, JSON that does not load.
   text = report.table(plan)
@@ -49,6 +52,7 @@ def test_the_report_says_what_matters(plan, tmp_path):
   assert "<svg" in written and "Roofline" in written and "http" not in written.split("</style>")[1]
 
 
+@pytest.mark.slow  # reads the compiled step: 10 s
 def test_what_does_not_fit_says_what_would(v5e, program):
   # Kills: a refused program that raises, or one that is called fitting.
   memory = dataclasses.replace(
@@ -88,6 +92,7 @@ def test_rows_that_do_not_divide_are_refused_with_those_that_do(v5e):
     compiled.compile_step(config, "stage2", v5e)
 
 
+@pytest.mark.slow  # reads the compiled step: 10 s
 def test_a_kept_program_is_not_compiled_again(v5e, program, tmp_path, monkeypatch):
   # Kills: a key that forgets the rows, a cache that is never read, a damaged file believed.
   calls = []
@@ -123,6 +128,7 @@ def test_the_mesh_flag(v5e):
     place("data=two")
 
 
+@pytest.mark.slow  # reads the compiled step: 10 s
 def test_a_search_skips_more_rows_than_did_not_fit(v5e, program, tmp_path, monkeypatch):
   # Kills: a search that compiles what cannot fit, a front with a plan that another one beats.
   tried = []
