@@ -68,6 +68,7 @@ def check_killed(run: hosts.Launch, victim: int, whole: bool) -> None:
     assert f" - process {index} stops, at base " in run.said(index)[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_preempted_killed_and_resumed_by_one(tmp_path):
   """Kills: rows read twice or by the wrong process; a preemption that one process misses, or saves
   at another step; a peer's death that hangs a collective; a resume that is not the same run."""
