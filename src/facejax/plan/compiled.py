@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from facejax.config import RunConfig, StageConfig
@@ -130,7 +131,9 @@ def row_parts(mesh: Mesh) -> int:
 
 def shard_bytes(tree: Any) -> int:
   """Bytes a device holds of a tree of shapes with shardings."""
-  size = lambda x: math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+  four_bits = lambda x: x.dtype == jnp.uint4  # two share a byte on TPU and GPU
+  width = lambda x: 0.5 if four_bits(x) else x.dtype.itemsize
+  size = lambda x: int(math.prod(x.sharding.shard_shape(x.shape)) * width(x))
   return sum(size(x) for x in jax.tree.leaves(tree))
 
 

@@ -276,7 +276,7 @@ def would_fit(
   if model.remat != "full":
     ideas.append("--config.model.remat=full: nothing of a block is kept, it is computed twice")
   if memory.trainable > memory.frozen:
-    ideas.append(f"adapters instead of all parameters: --config.stages.{name}.lora.rank=16")
+    ideas.append("adapters instead of all parameters: stages.adapters() in the config")
   if bigger := closest(topology.name, 2 * topology.chips // topology.slices):
     ideas.append(f"--topology {bigger} at the same rows")
   return tuple(ideas)
