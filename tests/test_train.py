@@ -152,7 +152,7 @@ def test_micro_batches_differ_in_weight():
 def test_the_step_is_traced_once():
   """Kills: a Python number in the state, a layout that changes after the first step."""
   started = start("stage1")
-  with mock.patch.object(losses, "next_token", side_effect=losses.next_token) as traced:
+  with mock.patch.object(losses, "of_hidden", side_effect=losses.of_hidden) as traced:
     state, _ = steps(started, 1)
     once = traced.call_count
     steps((state, *started[1:]), 4)
@@ -356,7 +356,7 @@ def test_prints_what_will_run_before_the_first_step(tmp_path, capsys):
   assert "decoder/embedding: [61, 24]@float32" in out
   assert "images/pixels: [16, 1, 1, 12, 12, 3]@uint8" in out
   assert re.search(r"segmentation +1,300 +frozen", out)
-  assert "mesh {'data': 4, 'fsdp': 2, 'tensor': 1}, 8 cpu" in out
+  assert "mesh {'data': 4, 'fsdp': 2, 'context': 1, 'tensor': 1}, 8 cpu" in out
 
 
 def test_the_compile_cache_has_a_place_and_can_be_moved(monkeypatch):

@@ -213,5 +213,6 @@ def test_every_kind_of_device_is_one_chip():
 def test_options_go_to_the_devices_of_the_mesh(v5e):
   # Kills: a chip's options that nobody reads.
   assert chips.compiler_options(compiled.make_mesh(MeshConfig(1, -1), v5e.devices)) == {
-    "xla_tpu_scoped_vmem_limit_kib": "98304"
+    "xla_tpu_scoped_vmem_limit_kib": "98304",
+    "xla_tpu_prefer_async_allgather_to_allreduce": "true",
   }

@@ -19,9 +19,7 @@ ROWS = 16
 def alone(workdir: Path) -> int:
   """One process, this one, on eight devices."""
   workdir.mkdir(exist_ok=True)
-  args = hosts_run.parse(
-    [str(workdir), "--steps", str(STEPS), "--every", "4", "--mesh", "-1,2,1,1"]
-  )
+  args = hosts_run.parse([str(workdir), "--steps", str(STEPS), "--every", "4", "--mesh=-1,2,1,1"])
   return hosts_trainer.train(args)
 
 

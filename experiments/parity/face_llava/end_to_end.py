@@ -16,7 +16,7 @@ from face_llava.report import Report, statistics
 from face_llava.vision import NO_TOKEN
 from facejax.generate import Sampling, generate
 from facejax.losses import next_token, per_weight
-from facejax.models.attention import causal_mask, rope_table
+from facejax.models.attention import rope_table
 from facejax.models.decoder import Block, Decoder
 from facejax.models.face_mllm import FaceMLLM
 from facejax.types import Batch, Turn
@@ -116,14 +116,14 @@ def _hidden_states(model: Model, batch: Batch, x: jax.Array) -> list[jax.Array]:
   """The decoder's input, the result of each block but the last, and the normed last."""
   config, params = model.config.decoder, model.params["decoder"]
   table = rope_table(jnp.asarray(batch.positions), config.head_width, config.rope_theta)
-  mask = causal_mask(jnp.asarray(batch.segment_ids))
+  ids = jnp.asarray(batch.segment_ids)
   states = [x]
   for layer in range(config.layers - 1):
     own = jax.tree.map(operator.itemgetter(layer), params["blocks"])
     block: Any = jax.jit(Block(config).apply)
-    states.append(block({"params": own}, states[-1], None, table, mask, 0)[0])
+    states.append(block({"params": own}, states[-1], None, table, ids, 0)[0])
   decoder: Any = jax.jit(Decoder(config).apply)
-  return [*states, decoder({"params": params}, x, jnp.asarray(batch.positions), mask)[0]]
+  return [*states, decoder({"params": params}, x, jnp.asarray(batch.positions), ids)[0]]
 
 
 def _compare_generation(folder: Folder, model: Model, case: str, report: Report) -> None:
