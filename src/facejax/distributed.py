@@ -180,10 +180,6 @@ def join() -> None:
   # Keepers agree on the last step. JAX's service, with which Orbax speaks too, of other steps and
   # from other threads, would not.
   jax.config.update("jax_enable_preemption_service", False)
-  # Gloo tells collectives apart by their order alone, and a CPU may run two programs at a time: now
-  # and then one process ended in "Received data size doesn't match expected size". TPUs and GPUs
-  # run programs in the order of their dispatch.
-  jax.config.update("jax_cpu_enable_async_dispatch", False)
   jax.distributed.initialize(
     start["coordinator"],
     start["processes"],
