@@ -357,18 +357,3 @@ def test_prints_what_will_run_before_the_first_step(tmp_path, capsys):
   assert "images/pixels: [16, 1, 1, 12, 12, 3]@uint8" in out
   assert re.search(r"segmentation +1,300 +frozen", out)
   assert "mesh {'data': 4, 'fsdp': 2, 'context': 1, 'tensor': 1}, 8 cpu" in out
-
-
-def test_the_compile_cache_has_a_place_and_can_be_moved(monkeypatch):
-  """Kills: overriding JAX_COMPILATION_CACHE_DIR; compiling anew at every start."""
-  before = jax.config.jax_compilation_cache_dir
-  try:
-    jax.config.update("jax_compilation_cache_dir", "/elsewhere")
-    train.use_compile_cache()
-    assert jax.config.jax_compilation_cache_dir == "/elsewhere"
-    jax.config.update("jax_compilation_cache_dir", None)
-    monkeypatch.setenv("HOME", "/home/someone")
-    train.use_compile_cache()
-    assert jax.config.jax_compilation_cache_dir == "/home/someone/.cache/facejax/xla"
-  finally:
-    jax.config.update("jax_compilation_cache_dir", before)

@@ -32,7 +32,7 @@ from facejax.state import TrainState
 
 ROWS = 16
 
-# Dozens of runs share three programs: they are compiled once, here and in processes to be killed.
+# Dozens of runs on one device share three programs, here and in processes to be killed.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
 if jax.config.jax_compilation_cache_dir is None:
   jax.config.update("jax_compilation_cache_dir", str(CACHE))

@@ -33,6 +33,7 @@ from facejax import (
   bases,
   checkpoint,
   chips,
+  compile_cache,
   config_io,
   distributed,
   logs,
@@ -88,10 +89,10 @@ def train(
     ValueError: the settings do not fit each other, the parameters, or the resumed run.
     NonFiniteLoss, data.refused.TooManyRefused: the run stopped.
   """
-  use_compile_cache()
   workdir = Path(workdir)
   names = workdirs.selected(config, stages)
   mesh = prepare(config, workdir, names, resume, overwrite)
+  compile_cache.use(mesh)
   with StopRequest() as stop:
     for name in names:
       if not _train_stage(config, workdir, name, mesh, allow_change, stop):
@@ -113,12 +114,6 @@ def prepare(
     _check_rows(name, config.stages[name], mesh)
   workdirs.prepare(workdir, names, resume, overwrite)
   return mesh
-
-
-def use_compile_cache() -> None:
-  """Keeps compiled programs in ~/.cache/facejax/xla, or where JAX_COMPILATION_CACHE_DIR says."""
-  if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-    jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "facejax" / "xla"))
 
 
 def make_train_step(model: FaceMLLM, stage: StageConfig, mesh: Mesh) -> Step:

@@ -84,6 +84,32 @@ def test_two_processes_preempted_killed_and_resumed_by_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_four_processes_killed_and_resumed_by_two(tmp_path):
+  """Kills: what holds for two processes alone; a checkpoint that only its own mesh can read."""
+  flags = ["--steps", str(STEPS)]
+  run = hosts.Launch(tmp_path / "war", 4, *flags, "--every", "3", "--mesh", "4,2,1,1")
+  run.wait_for(5)
+  check_killed(run, 0, True)
+  run = hosts.Launch(tmp_path / "war", 2, *flags, "--every", "50", "--mesh", "2,2,1,1")
+  assert run.statuses() == [0, 0], run.text(0)
+  assert alone(tmp_path / "peace") == 0
+  check_rows(tmp_path / "war", tmp_path / "peace", {2, 4})
+  check_losses(tmp_path / "war", tmp_path / "peace")
+
+
+@pytest.mark.slow
+def test_four_processes_are_preempted_at_one_step(tmp_path):
+  """Kills: a notice that does not reach all; in a second stage, whose steps start anew."""
+  stages = ["--stages", "base,stage1", "--steps", "6", "--every", "50"]
+  run = hosts.Launch(tmp_path / "war", 4, *stages)
+  run.wait_for(2, "stage1")
+  run.children[2].send_signal(signal.SIGTERM)
+  assert run.statuses() == [hub.INTERRUPTED] * 4, run.text(0)
+  (step,) = checkpoint.steps_in(tmp_path / "war" / "stage1")
+  assert step == max(hosts.losses(tmp_path / "war", "stage1")) < 6
+
+
+@pytest.mark.slow
 def test_the_error_of_one_process_ends_all_and_is_told(tmp_path):
   """Kills: a broken sample of one machine, for which the others wait in a collective."""
   flags = ["--steps", str(STEPS), "--every", "50", "--fail", "1:3"]
