@@ -95,6 +95,11 @@ class Table:
     """As the dataset calls the sample."""
     return self._rows[index].id
 
+  def labels(self, index: int) -> Mapping[str, Any] | None:
+    """What the table says of the sample, None where that cannot be read; reads no file."""
+    row = self._rows[index]
+    return None if row.error else row.labels
+
   def digest(self) -> str:
     """Of ids, paths and labels; the files are not looked at."""
     told = [[row.id, row.path, dict(row.labels), row.error] for row in self._rows]
