@@ -1,0 +1,190 @@
+"""`facejax evaluate --suite NAMES` and `--compare RUN RUN`: what the command line asks, and prints.
+
+Light until it runs: the parser is made for every command.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from facejax.evaluate.suite import Model, Terms
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+  """The flags of benchmarks, beside those of drawn faces."""
+  g = p.add_argument_group("benchmarks")
+  g.add_argument("--suite", default="", metavar="NAMES", help="such as facexbench,rafdb")
+  g.add_argument("--checkpoint", metavar="FOLDER", help="a workdir, or released weights")
+  g.add_argument(
+    "--data",
+    action="append",
+    default=[],
+    metavar="[NAME=]FOLDER",
+    help="of a benchmark; without NAME=, of all of them, each in a folder of its name",
+  )
+  g.add_argument(
+    "--set",
+    action="append",
+    default=[],
+    metavar="NAME.OPTION=VALUE",
+    help="such as facexbench.setting=in_context or dfew.fold=2",
+  )
+  g.add_argument("--out", metavar="FOLDER", help="default: CHECKPOINT/evaluate_suite")
+  g.add_argument("--limit", type=int, metavar="N", help="N items of each, evenly spread")
+  g.add_argument("--new-tokens", type=int, metavar="N", help="default: the benchmark's")
+  g.add_argument("--rows", type=int, metavar="N", help="answered at a time")
+  g.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest answer")
+  g.add_argument("--mesh", default="", help="such as fsdp=4,data=2; default: data=all devices")
+  g.add_argument(
+    "--protocol",
+    choices=["zero-shot", "fine-tuned"],
+    default="zero-shot",
+    help="whether the model was tuned on the benchmark; for the report",
+  )
+  g.add_argument("--allow-missing", action="store_true", help="missing files count as wrong")
+  g.add_argument("--overwrite", action="store_true", help="drop answers of an earlier run")
+  g.add_argument(
+    "--compare",
+    nargs=2,
+    metavar=("RUN", "RUN"),
+    help="two output folders: what differs between their answers, with intervals",
+  )
+
+
+def run(args: argparse.Namespace) -> int:
+  """Evaluates the suite, prints its tables; or compares two runs."""
+  if args.compare:
+    return _compare(args)
+  if not args.checkpoint:
+    raise ValueError("--suite without --checkpoint - expected a workdir or released weights")
+  from facejax.evaluate import tables
+  from facejax.evaluate.benchmarks import load, open_benchmark
+  from facejax.evaluate.suite import evaluate
+
+  names = [name for name in args.suite.split(",") if name]
+  for name in names:
+    load(name)
+  options, folders = _options(args.set, names), _folders(args.data, names)
+  # All are opened, and their files looked for, before a model is loaded.
+  benchmarks = [open_benchmark(name, folders[name], options[name]) for name in names]
+  out = Path(args.out or Path(args.checkpoint) / "evaluate_suite")
+  model, terms = _model(args), _terms(args)
+  results = {}
+  for benchmark in benchmarks:
+    results[benchmark.name] = evaluate(benchmark, model, out / benchmark.name, terms)
+    print(tables.text(results[benchmark.name]))
+  print(f"tables: {', '.join(str(path) for path in tables.write(out))}")
+  return 0
+
+
+def _terms(args: argparse.Namespace) -> "Terms":
+  from facejax.evaluate.suite import Terms
+  from facejax.generate import Sampling
+
+  for name in ("limit", "new_tokens", "rows"):
+    value = getattr(args, name)
+    if value is not None and value < 1:
+      raise ValueError(f"--{name.replace('_', '-')} {value} - expected at least 1")
+  return Terms(
+    sampling=Sampling(temperature=args.temperature),
+    new_tokens=args.new_tokens,
+    limit=args.limit,
+    allow_missing=args.allow_missing,
+    overwrite=args.overwrite,
+    protocol=args.protocol,
+  )
+
+
+def _model(args: argparse.Namespace) -> "Model":
+  """Loads the checkpoint; parameters are spread over the devices if there are several."""
+  import dataclasses
+
+  import jax
+
+  from facejax import bases, checkpoint
+  from facejax.evaluate.suite import Model, digest_of
+  from facejax.generate import Answerer
+  from facejax.sharding import make_mesh
+
+  config, params, folder = checkpoint.load_run(Path(args.checkpoint), args.stage or None)
+  if args.rows:
+    config = dataclasses.replace(
+      config, evaluate=dataclasses.replace(config.evaluate, rows=args.rows)
+    )
+  reads = config.reads(folder.name)
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, modalities=reads))
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+  digest = digest_of(bases.manifest({name(path): x for path, x in leaves}))
+  several = len(jax.devices()) > 1 or args.mesh
+  mesh = make_mesh(_mesh(args.mesh)) if several else None
+  return Model(config, Answerer(config, params, mesh), str(folder), digest, folder.name)
+
+
+def _mesh(text: str):
+  """fsdp=4,data=2 -> MeshConfig."""
+  import dataclasses
+
+  from facejax.config import MeshConfig
+  from facejax.config_checks import one_of
+
+  sizes: dict[str, int] = {}
+  for part in (part for part in text.split(",") if part):
+    axis, _, size = part.partition("=")
+    one_of("--mesh: the axis", axis, [field.name for field in dataclasses.fields(MeshConfig)])
+    if not size.lstrip("-").isdecimal():
+      raise ValueError(f"--mesh {part!r} - expected AXIS=DEVICES, such as fsdp=4")
+    sizes[axis] = int(size)
+  if sizes and "data" not in sizes:
+    sizes["data"] = -1 if -1 not in sizes.values() else 1
+  return MeshConfig(**sizes)
+
+
+def _folders(given: list[str], names: list[str]) -> dict[str, Path]:
+  """The folder of each benchmark."""
+  own: dict[str, Path] = {}
+  root = None
+  for text in given:
+    name, equals, folder = text.partition("=")
+    if equals and name in names:
+      own[name] = Path(folder)
+    elif root is None:
+      root = Path(text)
+    else:
+      raise ValueError(
+        f"--data {text}: expected NAME=FOLDER with one of {', '.join(names)}, or one folder of all"
+      )
+  lacks = [name for name in names if name not in own]
+  if lacks and root is None:
+    raise ValueError(f"no folder for {', '.join(lacks)} - give --data {lacks[0]}=FOLDER")
+  return {name: own.get(name) or (root or Path()) / name for name in names}
+
+
+def _options(given: list[str], names: list[str]) -> Mapping[str, dict[str, str]]:
+  """The settings of each benchmark as text."""
+  options: dict[str, dict[str, str]] = {name: {} for name in names}
+  for text in given:
+    where, equals, value = text.partition("=")
+    name, dot, option = where.partition(".")
+    if not equals or not dot or name not in options:
+      raise ValueError(
+        f"--set {text}: expected NAME.OPTION=VALUE with one of {', '.join(names)} as NAME"
+      )
+    options[name][option] = value
+  return options
+
+
+def _compare(args: argparse.Namespace) -> int:
+  from facejax.evaluate import compare
+
+  found: dict[str, Any] = compare.folders(*map(Path, args.compare))
+  print(compare.text(found))
+  if args.out:
+    path = Path(args.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(path)
+  return 0
