@@ -59,11 +59,12 @@ def make_parser() -> argparse.ArgumentParser:
   _workdir_flags(p)
   p.add_argument("--stages", default="", help="comma-separated; default: all, in order")
   _host_flags(p)
-  p = command("evaluate", _evaluate, "five tasks on held-out drawn faces")
-  p.add_argument("--workdir", type=_path, required=True)
+  p = command("evaluate", _evaluate, "held-out drawn faces, or benchmarks in released layouts")
+  p.add_argument("--workdir", type=_path, help="of a run, for drawn faces")
   p.add_argument("--stage", default="", help="default: the last one trained")
   p.add_argument("--faces", type=int, help="how many; default: the run's evaluate.faces")
   p.add_argument("--without", default="", metavar="MODALITIES", help="landmarks,segmentation")
+  importlib.import_module("facejax.evaluate.command").add_flags(p)
   p = command("chat", _chat, "a question about a photograph or clip")
   p.add_argument("--workdir", type=_path, required=True)
   media = p.add_mutually_exclusive_group(required=True)
@@ -224,7 +225,11 @@ def _demo(args) -> int:
   )
 
 
-def _evaluate(args) -> None:
+def _evaluate(args) -> int:
+  if args.suite or args.compare:
+    return importlib.import_module("facejax.evaluate.command").run(args)
+  if not args.workdir:
+    raise ValueError("nothing to evaluate - expected --workdir, --suite NAMES or --compare RUN RUN")
   from facejax import checkpoint
   from facejax.evaluate.run import evaluate, table
 
@@ -240,6 +245,7 @@ def _evaluate(args) -> None:
   out = stage_dir / "-".join(["evaluate", *changes, *(f"no_{m}" for m in without)])
   print(table({stage_dir.name: evaluate(config, params, out, modalities=modalities)}))
   print(f"predictions: {out}/predictions.jsonl")
+  return 0
 
 
 def _chat(args) -> None:
