@@ -62,16 +62,18 @@ def run(args: argparse.Namespace) -> int:
     raise ValueError("--suite without --checkpoint - expected a workdir or released weights")
   from facejax.evaluate import tables
   from facejax.evaluate.benchmarks import load, open_benchmark
-  from facejax.evaluate.suite import evaluate
+  from facejax.evaluate.suite import evaluate, ready
 
   names = [name for name in args.suite.split(",") if name]
   for name in names:
     load(name)
   options, folders = _options(args.set, names), _folders(args.data, names)
-  # All are opened, and their files looked for, before a model is loaded.
+  name = f"evaluate_suite_{args.limit}" if args.limit else "evaluate_suite"
+  out, terms = Path(args.out or Path(args.checkpoint) / name), _terms(args)
   benchmarks = [open_benchmark(name, folders[name], options[name]) for name in names]
-  out = Path(args.out or Path(args.checkpoint) / "evaluate_suite")
-  model, terms = _model(args), _terms(args)
+  for benchmark in benchmarks:  # before a model is loaded, which takes minutes
+    ready(benchmark, out / benchmark.name, terms)
+  model = _model(args)
   results = {}
   for benchmark in benchmarks:
     results[benchmark.name] = evaluate(benchmark, model, out / benchmark.name, terms)
@@ -180,7 +182,8 @@ def _options(given: list[str], names: list[str]) -> Mapping[str, dict[str, str]]
 def _compare(args: argparse.Namespace) -> int:
   from facejax.evaluate import compare
 
-  found: dict[str, Any] = compare.folders(*map(Path, args.compare))
+  first, second = map(Path, args.compare)
+  found: dict[str, Any] = compare.folders(first, second)
   print(compare.text(found))
   if args.out:
     path = Path(args.out)

@@ -102,9 +102,7 @@ def evaluate(benchmark: Benchmark, model: Model, out: Path, terms: Terms = Terms
     FileNotFoundError: files of items are missing, all of them listed in out/missing.jsonl.
     ValueError: another run's folder.
   """
-  benchmark = benchmark.limited(terms.limit)
-  out.mkdir(parents=True, exist_ok=True)
-  benchmark = _without_missing(benchmark, out, terms.allow_missing)
+  benchmark = ready(benchmark, out, terms)
   header = settings(benchmark, model, terms)
   form = row_format(model.config.model, model.config.data)
   with Predictions(out, header, overwrite=terms.overwrite) as predictions:
@@ -138,6 +136,7 @@ def settings(benchmark: Benchmark, model: Model, terms: Terms) -> dict[str, Any]
     "items_sha256": benchmark.digest(),
     "task": benchmark.task,
     "classes": list(benchmark.classes),
+    "cluster": benchmark.cluster,
     "parser": benchmark.parser,
     **{f"benchmark.{name}": value for name, value in benchmark.settings.items()},
     "checkpoint": model.digest,
@@ -164,15 +163,21 @@ def _sampling(benchmark: Benchmark, terms: Terms) -> Sampling:
   return dataclasses.replace(terms.sampling, new_tokens=terms.new_tokens or benchmark.new_tokens)
 
 
-def _without_missing(benchmark: Benchmark, out: Path, allowed: bool) -> Benchmark:
-  """The benchmark whose items without files say so. Raises FileNotFoundError unless allowed."""
+def ready(benchmark: Benchmark, out: Path, terms: Terms) -> Benchmark:
+  """The items that a run asks; those without their files say so.
+
+  Looks for every file, and lists those that are missing in out/missing.jsonl. Raises
+  FileNotFoundError if there are any, unless the terms allow it.
+  """
+  benchmark = benchmark.limited(terms.limit)
   lacks = missing(benchmark)
+  out.mkdir(parents=True, exist_ok=True)
   path = out / MISSING
   path.unlink(missing_ok=True)
   if not lacks:
     return benchmark
   path.write_text("".join(json.dumps(dataclasses.asdict(refusal)) + "\n" for refusal in lacks))
-  if not allowed:
+  if not terms.allow_missing:
     lines = [f"{refusal.id}: {refusal.reason}" for refusal in lacks[:_SHOWN]]
     raise FileNotFoundError(
       f"{benchmark.name}: {len(lacks)} of {len(benchmark.items)} items lack a file:\n  "
