@@ -1,4 +1,4 @@
-"""Labels that a face has or lacks, and tables of them. names -> LabelSet; values [S N] -> LabelTable.
+"""Labels that a face has or lacks. names -> LabelSet; values [S N] -> LabelTable.
 
 A value is 1 (present), 0 (absent) or -1 (nobody said). Labels of one group are answers to one
 question (an age bin, an expression): exactly one of them is true of a face.
@@ -48,11 +48,13 @@ class LabelSet:
       self.index(label, f"a group of label set {self.name!r}")
       if grouped.count(label) > 1:
         raise ValueError(
-          f"label set {self.name!r}: {label!r} is in two groups or twice in one - exactly one label "
-          "of a group is true, so groups share none - leave it in one"
+          f"label set {self.name!r}: {label!r} is in two groups or twice in one - expected groups "
+          "that share no label, as exactly one of each is true - leave it in one"
         )
     if small := next((group for group in self.groups if len(group) < 2), None):
-      raise ValueError(f"label set {self.name!r}: group {list(small)} - expected two labels or more")
+      raise ValueError(
+        f"label set {self.name!r}: group {list(small)} - expected two labels or more"
+      )
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -113,11 +115,11 @@ class LabelTable:
       )
     check_values(self.values, self.labels, self.source, self.ids)
     if len(set(self.ids)) < len(self.ids):
-      seen: set[str] = set()
-      twice, row = next((x, i) for i, x in enumerate(self.ids) if x in seen or seen.add(x))
+      first = {x: i for i, x in reversed(list(enumerate(self.ids)))}
+      twice, row = next((x, i) for i, x in enumerate(self.ids) if first[x] < i)
       raise ValueError(
-        f"{self.source}: id {twice!r} stands twice, again in row {row + 1} - expected each sample "
-        "once, else it would be counted twice - remove one"
+        f"{self.source}: id {twice!r} stands twice, in rows {first[twice] + 1} and {row + 1} - "
+        "expected each sample once, else it would be counted twice - remove one"
       )
 
   def __len__(self) -> int:

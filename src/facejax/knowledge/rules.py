@@ -192,5 +192,5 @@ def _check_keys(data: Mapping, known: set[str], needed: tuple[str, ...], where: 
   for key in data:
     one_of(f"a key of {where}", key, sorted(known))
   for key in needed:
-    if key not in data or isinstance(data[key], str) and key != "name":
+    if key not in data or (isinstance(data[key], str) and key != "name"):
       raise ValueError(f"{where}: {key!r} is {data.get(key)!r} - expected a list of labels")

@@ -92,7 +92,9 @@ def age_bin(age: int | str) -> str:
   if isinstance(age, str):
     return "Age_70+" if age == "more than 70" else f"Age_{age}"
   ends = [int(name.split("-")[1]) for name in fairface.AGES[:-1]]
-  return next((age_bin(n) for n, end in zip(fairface.AGES, ends, strict=False) if age <= end), "Age_70+")
+  return next(
+    (age_bin(n) for n, end in zip(fairface.AGES, ends, strict=False) if age <= end), "Age_70+"
+  )
 
 
 def _table(said: Iterable[tuple[str, Mapping]], labels: LabelSet, source: str) -> LabelTable:
@@ -112,7 +114,9 @@ def read_csv(path: pathlib.Path, labels: LabelSet) -> LabelTable:
     ValueError: an unknown column, a wrong value, a short row, or an id twice; with the line.
   """
   if not path.is_file():
-    raise FileNotFoundError(f"no label table {path} - expected CSV: id,{','.join(labels.labels[:2])}")
+    raise FileNotFoundError(
+      f"no label table {path} - expected CSV: id,{','.join(labels.labels[:2])}"
+    )
   ids: dict[str, int] = {}
   rows = []
   with path.open(newline="", encoding="utf-8-sig") as file:
@@ -125,7 +129,9 @@ def read_csv(path: pathlib.Path, labels: LabelSet) -> LabelTable:
       where = f"{path}, line {lines.line_num}, id {cells[0]!r}"
       if len(cells) != len(header):
         raise ValueError(f"{where}: {len(cells)} cells - expected {len(header)}, as in line 1")
-      wrong = [(n, c) for n, c in zip(header[1:], cells[1:], strict=True) if c.strip() not in _CELLS]
+      wrong = [
+        (n, c) for n, c in zip(header[1:], cells[1:], strict=True) if c.strip() not in _CELLS
+      ]
       if wrong:
         raise ValueError(f"{where}: {wrong[0][0]} is {wrong[0][1]!r} - expected 1, 0 or nothing")
       if cells[0] in ids:
