@@ -4,13 +4,14 @@
     --config.data.sources=records/celeba --config.data.tokenizer=llava-1.5-7b-hf \
     --config.stages.fine_tuned.init_from=llava-1.5-7b-hf
 
-The paper's: LLaVA-1.5 as the base, a segmentation map of the face as a second visual input whose
-features enter the language model beside the picture's, and that most parameters are frozen. Not in
-the text that was available to us, so ours: how maps are encoded (class shares of 24 x 24 cells, a
-two-layer projector, tokens of their own behind the picture's), that adapters of LLaVA's published
-rank and rate train in the language model, data, steps and rows. The paper's correlation and logical
-constraints are not part of this config: it trains the two streams alone. No weights of it are
-published. Nothing here was run at this size by us.
+The paper's: LLaVA-1.5 as the base, a segmentation map of the face as a second visual input that a
+pretrained ViT encodes and whose features enter the language model beside the picture's, and that
+most parameters are frozen. Not in the text that was available to us, so ours: the ViT (the
+picture's, frozen, so one set of weights serves both; form="vit" has one of its own), the colours of
+the map, a two-layer projector of its own, 576 tokens behind the picture's 576, that adapters of
+LLaVA's published rank and rate train in the language model, data, steps and rows. The paper's
+correlation and logical constraints are not part of this config: it trains the two streams alone.
+No weights of it are published. Nothing here was run at this size by us.
 """
 
 import dataclasses
@@ -32,8 +33,8 @@ ROWS = 64  # 128 samples a step, as LLaVA-1.5's published fine-tuning
 
 
 def model():
-  """LLaVA-1.5-7B and the segmentation stream; 336 pixels in cells of 14, as the picture's."""
-  maps = SegmentationConfig(mode="concat", size=336, grid=24, width=1024)
+  """LLaVA-1.5-7B and the segmentation stream; 336 pixels in patches of 14, as the picture's."""
+  maps = SegmentationConfig(mode="concat", size=336, grid=24, width=4096, form="image")
   return dataclasses.replace(presets.llava_15_7b(), segmentation=maps)
 
 

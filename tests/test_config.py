@@ -121,6 +121,20 @@ def test_bad_override_says_what_to_do(setting, message):
       lambda: dataclasses.replace(SHUFFLED, segmentation=SegmentationConfig("add", 8, 4, 3)),
       "needs segmentation.grid=2, the image tokens a side behind the projector; got 4",
     ),
+    (lambda: SegmentationConfig("add", 10, 5, 3, form="vit"), "form='vit' and vit=None"),
+    (lambda: SegmentationConfig("add", 10, 5, 3, vit=VIT), "with form='vit', and None with"),
+    (
+      lambda: dataclasses.replace(
+        MODEL, segmentation=SegmentationConfig("concat", 10, 5, 3, form="image")
+      ),
+      "size=10, grid=5, but its ViT takes",
+    ),
+    (
+      lambda: dataclasses.replace(
+        MODEL, segmentation=SegmentationConfig("concat", 10, 5, 3, projector="image")
+      ),
+      "segmentation.projector='image' with segmentation.form='shares'",
+    ),
     (
       lambda: dataclasses.replace(SHUFFLED, video=dataclasses.replace(VIT, image_size=35)),
       "but the video encoder has 5 a side and tokens='patches'",

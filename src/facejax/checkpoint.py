@@ -12,6 +12,8 @@ A resume compares, in this order, before any array is read:
 """
 
 import contextlib
+import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -258,6 +260,19 @@ def load_init(workdir: Path, stage: StageConfig, abstract: TrainState) -> weight
   """
   flat = lora.flatten(abstract.params)
   targets = {name: x for name, x in flat.items() if not lora.is_adapter(name)}
+  copies = tuple(rf"{re.escape(copy)}/.*" for _, copy in stage.copied)
+  lacking = dataclasses.replace(stage, new=(*stage.new, *copies))
+  found = _load_init(workdir, lacking, abstract, flat, targets)
+  return weights.with_copies(found, stage.copied, targets)
+
+
+def _load_init(
+  workdir: Path,
+  stage: StageConfig,
+  abstract: TrainState,
+  flat: Mapping[str, Any],
+  targets: Mapping[str, Any],
+) -> weights.Loaded:
   if stage.init_from.endswith(".safetensors"):
     return weights.load_weights(stage.init_from, lora.unflatten(targets), stage.new)
   if not steps_in(workdir / stage.init_from) and is_released(stage.init_from):

@@ -124,12 +124,24 @@ class SegmentationConfig:
   mode: str = "off"  # "concat": own tokens behind the picture's; "add": added to the picture's
   size: int = 0  # pixels a side of the map as the model takes it
   grid: int = 0  # cells a side; with "concat" grid**2 tokens, with "add" ModelConfig.grid
-  width: int = 0  # of the class embedding and the hidden layer
+  width: int = 0  # of the hidden layer, and of the class embedding of form "shares"
   classes: int = 19  # CelebAMask-HQ
+  # "shares": of each class in a cell, embedded. Or a ViT sees the map painted in colours: one of
+  # its own ("vit"), or the picture's ("image")
+  form: str = "shares"
+  vit: VitConfig | None = None  # of form "vit"
+  projector: str = "own"  # or "image": the picture's, for a ViT of the same width
 
   def __post_init__(self):
     one_of("SegmentationConfig.mode", self.mode, ("off", "concat", "add"))
+    one_of("SegmentationConfig.form", self.form, ("shares", "vit", "image"))
+    one_of("SegmentationConfig.projector", self.projector, ("own", "image"))
     within(self, "classes", 1)
+    if (self.form == "vit") != (self.vit is not None):
+      raise ValueError(
+        f"SegmentationConfig: form='{self.form}' and vit={self.vit} - expected a VitConfig with "
+        "form='vit', and None with the others"
+      )
     if self.mode != "off":
       within(self, "size grid width", 1)
       if self.size % self.grid:
@@ -214,6 +226,31 @@ class ModelConfig:
           f"ModelConfig: segmentation.mode='add' needs segmentation.grid={grid}, the {kind} "
           f"tokens a side behind the projector; got {self.segmentation.grid}"
         )
+    self._check_maps()
+
+  def _check_maps(self):
+    seg, vit = self.segmentation, self.map_encoder
+    if vit and (seg.size, seg.grid) != (vit.image_size, vit.grid):
+      raise ValueError(
+        f"ModelConfig: segmentation.form='{seg.form}' with size={seg.size}, grid={seg.grid}, but "
+        f"its ViT takes {vit.image_size} pixels a side in {vit.grid} patches - expected the same"
+      )
+    if seg.projector == "image" and (
+      vit is None or vit.width != self.image.width or self.projector != "mlp"
+    ):
+      raise ValueError(
+        f"ModelConfig: segmentation.projector='image' with segmentation.form='{seg.form}' and "
+        f"projector='{self.projector}' - expected a ViT as wide as the picture's "
+        f"({self.image.width}) and projector='mlp'; or take segmentation.projector='own'"
+      )
+
+  @property
+  def map_encoder(self) -> VitConfig | None:
+    """The ViT that sees painted segmentation maps; None if there is none."""
+    seg = self.segmentation
+    if seg.mode == "off" or seg.form == "shares":
+      return None
+    return seg.vit if seg.form == "vit" else self.image
 
   def encoder(self, kind: Kind) -> VitConfig:
     """The encoder that pictures ("image") or the frames of clips ("video") go through."""
@@ -283,6 +320,8 @@ class StageConfig:
   # a folder of released weights, such as Video-LLaVA-7B's
   init_from: str = ""
   new: tuple[str, ...] = ()  # what init_from may lack, as regular expressions; starts fresh
+  # What init_from may lack and starts as another component does: ("image_encoder", "its_copy"), ...
+  copied: tuple[tuple[str, str], ...] = ()
   accumulate: int = 1  # micro-batches a step; rows must be a multiple
   modalities: tuple[str, ...] = MODALITIES  # of data.modalities, those this stage reads
   mixtures: tuple[Mixture, ...] = ()  # other sources than data's, each from its step on

@@ -58,7 +58,7 @@ def stage2(
 ) -> StageConfig:
   """Fine-tuning: all but the vision encoders learns. Released: 112 rows, one epoch."""
   return StageConfig(
-    trainable=(r"(?!(image|video)_encoder/).*",),
+    trainable=(r"(?!(image|video|segmentation)_encoder/).*",),
     optim=OptimConfig(peak_lr),
     steps=steps,
     rows=rows,

@@ -78,6 +78,33 @@ def overlay(params: Any, loaded: Mapping[str, jax.Array]) -> dict:
   return flax.traverse_util.unflatten_dict({**flat, **loaded}, sep="/")
 
 
+def with_copies(
+  found: Loaded, copies: Sequence[tuple[str, str]], targets: Mapping[str, jax.ShapeDtypeStruct]
+) -> Loaded:
+  """What was missing of a component, taken from another one: ("image_encoder", "its_copy"), ...
+
+  Raises ValueError for a parameter that the other component has not, or has in another shape.
+  """
+  params, taken = dict(found.params), set()
+  for source, copy in copies:
+    for name in found.missing:
+      if not name.startswith(f"{copy}/"):
+        continue
+      origin, target = source + name.removeprefix(copy), targets[name]
+      if origin not in params or params[origin].shape != target.shape:
+        have = list(params[origin].shape) if origin in params else "not there"
+        raise ValueError(
+          f"StageConfig.copied: {name} {list(target.shape)} from {origin}, which is {have} - "
+          "expected the same shape - give both components one configuration, or name it in new"
+        )
+      params[name] = jax.device_put(
+        params[origin].astype(target.dtype), target.sharding, may_alias=False
+      )
+      taken.add(name)
+  missing = tuple(name for name in found.missing if name not in taken)
+  return Loaded(params, tuple(sorted({*found.loaded, *taken})), missing, found.unused)
+
+
 def compare_names(
   targets: Mapping[str, Any], found: Mapping[str, Sequence[int]], new: Sequence[str], where: str
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

@@ -5,6 +5,8 @@ import math
 import internvl_reference
 import numpy as np
 
+from facejax.faces.segmentation import PALETTE as COLOURS
+
 RANGES = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36), (36, 42), (42, 48), (48, 60), (60, 68)]
 NAMES = ["face", "eyebrow1", "eyebrow2", "nose", "nostril", "eye1", "eye2", "lips", "teeth"]
 
@@ -105,6 +107,18 @@ def proximity(landmarks, grid, class_token, swapped=False):
   return np.array(rows)
 
 
+def map_tokens(params, maps, cfg):
+  """maps [y x] -> [Q D], as the config says."""
+  seg = cfg.segmentation
+  if seg.form == "shares":
+    return segmentation_tokens(params["segmentation"], maps, seg)
+  encoder, vit = ("segmentation_encoder", seg.vit) if seg.vit else ("image_encoder", cfg.image)
+  painted = np.array([[COLOURS[i] if i < 19 else COLOURS[0] for i in row] for row in maps])
+  x = vit_hidden_states(params[encoder], painted[None], vit)[0][vit.select_layer][0, 1:]
+  p = params["segmentation" if seg.projector == "own" else "projector"]
+  return linear(p["fc2"], gelu(linear(p["fc1"], x)))
+
+
 def segmentation_tokens(p, maps, cfg):
   """maps [y x] -> [Q D]."""
   cell = cfg.size // cfg.grid
@@ -201,7 +215,7 @@ def visual_rows(params, cfg, media, kind, row):
         else:
           x, _ = paper_fusion(params["fusion"], x, regions, points, cfg.fusion)
       seg = np.asarray(media.segmentation[row, m, t])
-      own = segmentation_tokens(params["segmentation"], seg, cfg.segmentation)
+      own = map_tokens(params, seg, cfg)
       if cfg.segmentation.mode == "add" and media.segmentation_valid[row, m, t]:
         x[len(x) - len(own) :] += own
       tokens += list(x)

@@ -8,7 +8,7 @@ import model_reference as reference
 import numpy as np
 import pytest
 
-from facejax.config import FusionConfig, MeshConfig, SegmentationConfig
+from facejax.config import FusionConfig, MeshConfig, SegmentationConfig, VitConfig
 from facejax.fake import fake_batch
 from facejax.models import presets
 from facejax.models.face_mllm import FaceMLLM, init, init_shapes, splice
@@ -31,17 +31,38 @@ INTERN = dataclasses.replace(
   segmentation=SegmentationConfig(mode="add", size=14, grid=2, width=22, classes=7),
   decoder=dataclasses.replace(TINY.decoder, qkv_bias=True),
 )
+# Maps through a ViT: their own, and the picture's with the picture's projector.
+OWN_VIT = dataclasses.replace(
+  TINY,
+  segmentation=SegmentationConfig(
+    mode="concat",
+    size=15,
+    grid=3,
+    width=22,
+    form="vit",
+    vit=VitConfig(image_size=15, patch=5, width=18, layers=2, heads=3, mlp=26, tokens="all"),
+  ),
+)
+IMAGE_VIT = dataclasses.replace(
+  TINY,
+  segmentation=SegmentationConfig(
+    mode="concat", size=12, grid=3, width=22, form="image", projector="image"
+  ),
+)
 
 
 def apply(config, params, batch):
   return jax.jit(FaceMLLM(config).apply)({"params": params}, batch)
 
 
-@pytest.mark.parametrize("config", [TINY, ADD, INTERN], ids=["concat", "add", "intern"])
+@pytest.mark.parametrize(
+  "config", [TINY, ADD, INTERN, OWN_VIT, IMAGE_VIT], ids=["concat", "add", "intern", "vit", "image"]
+)
 def test_equals_a_loop(config, randomise):
   # Kills: tokens spliced at another place or order, a frame's landmarks or map at another frame,
   # clips through the picture encoder (or not, without one of their own); cells of four patches in
-  # another order than the map's and the mask's.
+  # another order than the map's and the mask's; maps in other colours, through another ViT or
+  # projector, with a class token.
   batch = fake_batch(config, rows=2, row_length=70, images=2, videos=1, seed=1)
   params = randomise(init_shapes(config))
   want = reference.face_mllm(params, config, batch)
@@ -185,8 +206,9 @@ def test_fake_batch_is_valid():
 
 # Fields that matter only to rows longer than max_length; test_decoder.py reads both.
 UNREAD = {"decoder.max_length", "decoder.rope_factor"}
-# Fields whose other value TINY refuses: test_the_projector_is_chosen and test_fusion.py read them.
-REFUSED = {"projector", "fusion.grid"}
+# Fields whose other value TINY refuses: test_the_projector_is_chosen, test_equals_a_loop and
+# test_fusion.py read them.
+REFUSED = {"projector", "fusion.grid", "segmentation.vit", "segmentation.projector"}
 CHANGES = {
   "image.image_size": {"image.image_size": 16},
   "image.patch": {"image.patch": 6},
@@ -220,6 +242,11 @@ CHANGES = {
   "segmentation.mode": {"segmentation.mode": "off"},
   "segmentation.size": {"segmentation.size": 16},
   "segmentation.grid": {"segmentation.grid": 1},
+  "segmentation.form": {
+    "segmentation.form": "image",
+    "segmentation.size": 12,
+    "segmentation.grid": 3,
+  },
   "decoder.heads": {"decoder.heads": 3},
   "decoder.kv_heads": {"decoder.kv_heads": 2},
   "decoder.qkv_bias": {"decoder.qkv_bias": True},

@@ -21,7 +21,12 @@ from facejax.models.fusion import FUSIONS
 from facejax.models.kernels import kernel_for
 from facejax.models.landmark_projector import LandmarkProjector
 from facejax.models.projector import PROJECTORS
-from facejax.models.segmentation_stream import SegmentationEncoder, add_maps
+from facejax.models.segmentation_stream import (
+  MapProjector,
+  SegmentationEncoder,
+  add_maps,
+  painted,
+)
 from facejax.models.vit import Vit
 from facejax.sharding import AxisRules, constrain
 from facejax.types import Batch, Cache, Kind, Media, typed
@@ -56,8 +61,11 @@ class FaceMLLM(nn.Module):
     if cfg.fusion:
       self.landmark_projector = LandmarkProjector(D, fresh=cfg.fusion.landmark_init, **shared)
       self.fusion = FUSIONS[cfg.fusion.form](cfg.fusion, **shared)
-    if cfg.segmentation.mode != "off":
-      self.segmentation = SegmentationEncoder(cfg.segmentation, D, **shared)
+    if cfg.segmentation.vit:
+      self.segmentation_encoder = Vit(cfg.segmentation.vit, **shared)
+    if cfg.segmentation.mode != "off" and cfg.segmentation.projector == "own":
+      maps = MapProjector if cfg.map_encoder else SegmentationEncoder
+      self.segmentation = maps(cfg.segmentation, D, **shared)
     kernel = kernel_for(cfg.attention, self.platform)
     self.decoder = Decoder(cfg.decoder, remat=cfg.remat, kernel=kernel, apart=self.apart, **shared)
 
@@ -83,12 +91,22 @@ class FaceMLLM(nn.Module):
     maps = None
     if cfg.segmentation.mode != "off":
       present = media.segmentation_valid
-      maps = out["maps"] = self.segmentation(media.segmentation)
+      maps = out["maps"] = self._map_tokens(media.segmentation)
       if cfg.segmentation.mode == "add":
         tokens, maps = add_maps(tokens, maps, present), None
       else:
         maps = rows(jnp.where(present[..., None, None], maps, 0))
     return rows(tokens), maps, out
+
+  def _map_tokens(self, maps: jax.Array) -> jax.Array:
+    """[B T y x] -> [B T Q D]; each frame of a clip on its own."""
+    cfg = self.config.segmentation
+    if cfg.form == "shares":
+      return self.segmentation(maps)
+    encoder = self.segmentation_encoder if cfg.form == "vit" else self.image_encoder
+    features, _ = encoder(painted(maps))
+    features = features[:, :, -(cfg.grid**2) :]  # no class token: tokens are cells
+    return self.projector(features) if cfg.projector == "image" else self.segmentation(features)
 
   def embed(self, batch: Batch) -> tuple[jax.Array, dict[str, Any]]:
     """The decoder's input [B L D]: text embeddings with the visual tokens spliced in.

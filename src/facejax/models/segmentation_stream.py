@@ -1,7 +1,10 @@
 """Second visual stream. class maps [B T y x] -> tokens [B T Q D], one a cell of a grid.
 
-FaceInsight feeds a segmentation map next to the picture; how it is encoded is our choice, the
-paper does not say: the share of each class in a cell, embedded, plus a position, through an MLP.
+FaceInsight feeds a segmentation map next to the picture, through a pretrained ViT that is frozen
+(known from reviews of the paper; which ViT, which colours and how its features reach the language
+model are ours). Form "vit" paints the map and gives it to a ViT of its own, "image" to the
+picture's; either is followed by a projector, its own or the picture's. Form "shares" is light, and
+ours: the share of each class in a cell, embedded, plus a position, through the projector.
 """
 
 from typing import Any
@@ -13,6 +16,7 @@ from jax.nn.initializers import zeros
 from jaxtyping import Array, Bool, Float, UInt8
 
 from facejax.config import SegmentationConfig
+from facejax.faces.segmentation import PALETTE
 from facejax.models.layers import ACTIVATIONS, INIT, Dense
 from facejax.sharding import AxisRules, constrain
 from facejax.types import typed
@@ -34,13 +38,36 @@ def class_shares(maps: UInt8[Array, "B T y x"], grid: int, classes: int) -> Floa
   return shares.reshape(B, T, grid * grid, classes)
 
 
-class SegmentationEncoder(nn.Module):
-  """Tokens of class maps. With mode "add" a fresh module returns zeros, so it changes nothing."""
+@typed
+def painted(maps: UInt8[Array, "B T y x"]) -> UInt8[Array, "B T y x 3"]:
+  """Maps in the colours of faces.segmentation.PALETTE; ids beyond it in those of the background."""
+  return jnp.take(jnp.asarray(PALETTE), jnp.where(maps < len(PALETTE), maps, 0), axis=0)
+
+
+class MapProjector(nn.Module):
+  """Features of painted maps -> tokens: LLaVA's two layers.
+
+  With mode "add" a fresh module returns zeros, so it changes nothing.
+  """
 
   config: SegmentationConfig
   width: int  # D
   dtype: Any = jnp.float32
   rules: AxisRules = AxisRules()
+
+  @nn.compact
+  @typed
+  def __call__(self, x: Float[Array, "B T Q E"]) -> Float[Array, "B T Q D"]:
+    """One token a feature."""
+    cfg = self.config
+    x = ACTIVATIONS["gelu"](Dense(cfg.width, dtype=self.dtype, name="fc1")(x))
+    x = constrain(x, self.rules, "batch", None, None, "mlp")
+    last = zeros if cfg.mode == "add" else INIT
+    return Dense(self.width, dtype=self.dtype, kernel_init=last, name="fc2")(x)
+
+
+class SegmentationEncoder(MapProjector):
+  """Class shares -> tokens."""
 
   @nn.compact
   @typed
@@ -55,10 +82,7 @@ class SegmentationEncoder(nn.Module):
     classes = self.param("classes", INIT, (cfg.classes, cfg.width))
     positions = self.param("positions", INIT, (cfg.grid**2, cfg.width))
     x = class_shares(maps, cfg.grid, cfg.classes) @ classes + positions[None, None]
-    x = ACTIVATIONS["gelu"](Dense(cfg.width, dtype=self.dtype, name="fc1")(x))
-    x = constrain(x, self.rules, "batch", None, None, "mlp")
-    last = zeros if cfg.mode == "add" else INIT
-    return Dense(self.width, dtype=self.dtype, kernel_init=last, name="fc2")(x)
+    return super().__call__(x)
 
 
 @typed
