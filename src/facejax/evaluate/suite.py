@@ -106,10 +106,10 @@ def evaluate(benchmark: Benchmark, model: Model, out: Path, terms: Terms = Terms
   header = settings(benchmark, model, terms)
   form = row_format(model.config.model, model.config.data)
   with Predictions(out, header, overwrite=terms.overwrite) as predictions:
-    started, before = time.monotonic(), len(predictions.records)
     items = {item.id: item for item in benchmark.items}
     predictions.forget(lambda r: r.get("unread", False) and not items[r["id"]].error)
     predictions.reread(lambda record: _parsed(benchmark, items[record["id"]], record))
+    started, before = time.monotonic(), len(predictions.records)
     _answer_all(benchmark, model, form, terms, predictions)
     asked, seconds = len(predictions.records) - before, time.monotonic() - started
     results = summarise(
@@ -118,7 +118,7 @@ def evaluate(benchmark: Benchmark, model: Model, out: Path, terms: Terms = Terms
       model.config.evaluate.bootstrap,
       terms.seed,
     )
-  results["settings"] = header
+  results["settings"] = predictions.header
   results["protocol"] = terms.protocol
   results["speed"] = {"asked": asked, "seconds": round(seconds, 2)}
   partial = out / f"{RESULTS}.tmp"

@@ -193,10 +193,10 @@ def write(out: Path) -> list[Path]:
 
   Raises FileNotFoundError if no benchmark has results there.
   """
-  paths = sorted(out.glob("*/results.json"))
-  if not paths:
+  read = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("*/results.json"))]
+  found = [results for results in read if "benchmark" in results]
+  if not found:
     raise FileNotFoundError(f"no results in {out} - expected {out}/BENCHMARK/results.json")
-  found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
   texts = {
     "results.json": json.dumps({r["benchmark"]: r for r in found}, indent=1) + "\n",
     "results.md": "\n".join(f"# {r['benchmark']}\n\n{markdown(r)}" for r in found),

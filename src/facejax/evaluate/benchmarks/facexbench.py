@@ -139,6 +139,8 @@ class FaceXBench:
       folder=folder,
       load=from_files(folder),
       settings={"setting": self.setting, "partial": self.partial, "files": len(paths)},
+      # Our choice: a letter needs a few; FaceLLM's evaluation allows 2,048.
+      new_tokens=128,
       breakdowns=("category", "sub-task", "images", "pictures", "dataset"),
       left_out=tuple(left_out),
       notes=tuple(notes),
