@@ -109,11 +109,12 @@ def _check_shared(workdir: Path) -> None:
   """Raises ValueError, in all processes, if one of them sees another folder of that name."""
   if jax.process_count() == 1:
     return
-  mark = workdir / f".shared-{secrets.token_hex(8)}"
+  own = f".shared-{secrets.token_hex(8)}"
   if jax.process_index() == 0:
-    mark.touch()
-  first = Path(distributed.meet("workdir made", str(mark))[0])
-  seen = distributed.meet("workdir seen", first.exists())
+    (workdir / own).touch()
+  # By its name, under the folder that each was given: paths may differ, what is in them may not.
+  mark = workdir / distributed.meet("workdir made", own)[0]
+  seen = distributed.meet("workdir seen", mark.exists())
   if jax.process_index() == 0:
     mark.unlink()
   if strangers := [index for index, sees in enumerate(seen) if not sees]:
