@@ -23,6 +23,19 @@ from facejax.evaluate.protocol import Benchmark
 
 CLASSES: Mapping[str, tuple[str, str]] = {
   "facexbench": ("facexbench", "FaceXBench"),
+  "rafdb": ("expression", "RafDbBenchmark"),
+  "affectnet": ("expression", "AffectNetBenchmark"),
+  "dfew": ("expression", "DfewBenchmark"),
+  "cremad": ("expression", "CremaDBenchmark"),
+  "disfa": ("action_units", "DisfaBenchmark"),
+  "bp4d": ("action_units", "Bp4dBenchmark"),
+  "celeba": ("attributes", "CelebABenchmark"),
+  "utkface": ("age", "UtkFaceBenchmark"),
+  "morph": ("age", "MorphBenchmark"),
+  "ffpp": ("deepfake", "FaceForensicsBenchmark"),
+  "fairface_age": ("fairface", "FairFaceAge"),
+  "fairface_gender": ("fairface", "FairFaceGender"),
+  "fairface_race": ("fairface", "FairFaceRace"),
 }
 
 

@@ -88,6 +88,11 @@ class Table:
     self._folder, self._rows, self._task, self._kind = folder, rows, task, kind
     self._seed = seed
 
+  @property
+  def rows(self) -> Sequence[Row]:
+    """What the table says, without its files; `medium` reads a row's."""
+    return self._rows
+
   def __len__(self) -> int:
     return len(self._rows)
 
