@@ -169,7 +169,9 @@ def test_files_that_are_not_there(tmp_path):
   # Kills: a traceback of open(), a name that is taken for a path.
   with pytest.raises(FileNotFoundError, match=re.escape(f"no rule file {tmp_path}/x.toml")):
     rules.load(tmp_path / "x.toml")
-  with pytest.raises(ValueError, match="rule file is 'celeba', expected .*did you mean 'celeba40'"):
+  with pytest.raises(
+    ValueError, match=r"rule file is 'celeba', expected .*did you mean 'celeba40'"
+  ):
     rules.load("celeba")
   with pytest.raises(ValueError, match="basis is 'definitions', expected one of definition"):
     rules.load("celeba40").only("definitions")

@@ -68,7 +68,7 @@ def statistics(counts: Cooccurrence, labels: LabelSet, shrink: float = SHRINK) -
   # With unknown labels the pairs are of different samples, and the matrix may be indefinite.
   values, vectors = np.linalg.eigh((correlation + correlation.T) / 2)
   inverse = (vectors / np.maximum(values, shrink)) @ vectors.T
-  couplings = -inverse / np.sqrt(spread[:, None] * spread[None])
+  couplings = -(inverse + inverse.T) / 2 / np.sqrt(spread[:, None] * spread[None])
   np.fill_diagonal(couplings, 0)
   for group in labels.group_indices:
     couplings[np.ix_(group, group)] = 0
