@@ -26,7 +26,7 @@ from safetensors import safe_open
 
 from facejax.data.tokenizer import Tokenizer
 from facejax.knowledge import cooccurrence, rules, training_free, violations
-from facejax.knowledge.constraint import LabelScores, embed_prompts, label_loss, scores
+from facejax.knowledge.constraint import LabelScores, embed_prompts, label_loss, scores, total_loss
 from facejax.knowledge.projection import Projection
 from facejax.losses import per_weight
 
@@ -98,10 +98,9 @@ def fit(x, values, graph, told, variant, seed, steps, groups=LABELS.group_indice
 
   def loss(params, rows):
     logits = model.apply(params, x[rows], told, graph)
-    total = per_weight(*label_loss(logits, values[rows], groups))
     if form:
-      total += per_weight(*violations.rule_loss(scores(logits, groups), arrays, form))
-    return total
+      return total_loss(logits, values[rows], groups, arrays, form=form)[0]
+    return per_weight(*label_loss(logits, values[rows], groups))
 
   def step(state, rows):
     params, opt = state

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from rule_sets import made
+
 from facejax.knowledge import constraint
-from facejax.knowledge.constraint import LabelGraph, LabelScores, embed_prompts, label_loss, scores
+from facejax.knowledge.constraint import (
+  LabelGraph,
+  LabelScores,
+  embed_prompts,
+  label_loss,
+  scores,
+  total_loss,
+)
+from facejax.knowledge.violations import compiled
 
 RNG = np.random.default_rng(0)
 PROMPTS = RNG.normal(size=(5, 3)).astype(np.float32)
@@ -174,6 +184,19 @@ def test_gradients_of_the_head_equal_finite_differences():
     slope = (loss(flat + step) - loss(flat - step)) / 2e-2
     np.testing.assert_allclose(got[i], slope, rtol=2e-2, atol=2e-2)
   assert (np.abs(got) > 1e-6).mean() > 0.9
+
+
+def test_total_loss():
+  """Kills: the weight on the other term, logits where scores belong, sums for means."""
+  told = made(6, ("exactly_one", "ad"), ("implies", "ef"), ("exactly_one", "bcf"))
+  arrays = compiled(told)
+  got, parts = jax.jit(lambda x: total_loss(x, VALUES, GROUPS, arrays, 0.3, "hinge"))(LOGITS)
+  known, number = loss_by_hand(LOGITS)
+  s = np.asarray(scores(jnp.asarray(LOGITS), GROUPS))
+  broken = np.maximum(s[:, 4] - s[:, 5], 0).sum() / (3 * len(s))  # a softmax is never out of one
+  np.testing.assert_allclose(parts["label_loss"], known / number, rtol=1e-5)
+  np.testing.assert_allclose(parts["rule_loss"], broken, rtol=1e-4)
+  np.testing.assert_allclose(got, known / number + 0.3 * broken, rtol=1e-5)
 
 
 def test_scores_of_groups():

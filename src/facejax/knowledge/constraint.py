@@ -14,6 +14,8 @@ import numpy as np
 from jax.nn.initializers import constant, glorot_uniform, zeros
 from jaxtyping import Array, Float, Int8
 
+from facejax.knowledge.violations import RuleArrays, rule_loss
+from facejax.losses import per_weight
 from facejax.models.layers import Dense
 from facejax.types import typed
 
@@ -144,6 +146,24 @@ def label_loss(
     total += jnp.sum(jnp.where(counted, loss, 0))
     weight += jnp.sum(counted)
   return total, weight.astype(jnp.float32)
+
+
+def total_loss(
+  logits: Float[Array, "B N"],
+  values: Int8[Array, "B N"],
+  groups: Sequence[Sequence[int]],
+  rules: RuleArrays,
+  weight: float = 1.0,
+  form: str = "product",
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """L = L_bce + weight * L_c, and both of its means; the paper shows no weight, which is 1.
+
+  A mean over the rows that are given. To add up micro-batches, add the sums and numbers of
+  label_loss and rule_loss, and divide once.
+  """
+  known = per_weight(*label_loss(logits, values, groups))
+  broken = per_weight(*rule_loss(scores(logits, groups), rules, form))
+  return known + weight * broken, {"label_loss": known, "rule_loss": broken}
 
 
 def embed_prompts(

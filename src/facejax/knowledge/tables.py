@@ -60,6 +60,17 @@ def encode(said: Mapping[str, Any], labels: LabelSet, where: str) -> np.ndarray:
   Raises:
     ValueError: it says nothing about any of the labels.
   """
+  values = known(said, labels)
+  if (values == UNKNOWN).all():
+    raise ValueError(
+      f"{where} says {dict(said)!r:.80}, nothing about the labels of {labels.name!r} - expected at "
+      "least one of them - choose the label set that fits the table"
+    )
+  return values
+
+
+def known(said: Mapping[str, Any], labels: LabelSet) -> np.ndarray:
+  """encode() of a sample that may say nothing, as one of a table about something else."""
   values = np.full(len(labels), UNKNOWN, np.int8)
   place = {label: i for i, label in enumerate(labels.labels)}
   given = dict(said.get("attributes", {}))
@@ -71,11 +82,6 @@ def encode(said: Mapping[str, Any], labels: LabelSet, where: str) -> np.ndarray:
     if key in said:
       word = age_bin(said[key]) if key == "age" else str(said[key])
       _choose(values, labels, _ONE_OF.get(word, (word.replace(" ", "_"),)))
-  if (values == UNKNOWN).all():
-    raise ValueError(
-      f"{where} says {dict(said)!r:.80}, nothing about the labels of {labels.name!r} - expected at "
-      "least one of them - choose the label set that fits the table"
-    )
   return values
 
 
