@@ -1,4 +1,4 @@
-"""What scores and constraints add to a 7B step, counted by XLA from the traced program -> cost.json.
+"""What scores and constraints add to a 7B step, as XLA counts the traced program -> cost.json.
 
 python experiments/knowledge/cost.py [--json OUT]
 

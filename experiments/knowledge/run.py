@@ -112,18 +112,23 @@ def fit(x, values, graph, told, variant, seed, steps, groups=LABELS.group_indice
   return lambda x: np.asarray(scores(model.apply(params, x, told, graph), groups), np.float64)
 
 
-def trained(found, told, kind, steps) -> dict[str, list]:
+def prepared(found: dict[str, np.ndarray]) -> dict[bool, tuple[np.ndarray, np.ndarray]]:
+  """Training and test features, without and with those of class maps."""
+  pixels = planted.whitened(found["train_pixels"], [found["test_pixels"]], WIDTH)
+  maps = planted.whitened(found["train_maps"], [found["test_maps"]], MAP_WIDTH)
+  both = [np.concatenate(pair, 1) for pair in zip(pixels, maps, strict=True)]
+  return {False: tuple(pixels), True: tuple(both)}
+
+
+def trained(found, features, told, kind, steps) -> dict[str, list]:
   """Variant -> test scores for each seed."""
-  train, test = planted.whitened(found["train_pixels"], [found["test_pixels"]], WIDTH)
-  maps, test_maps = planted.whitened(found["train_maps"], [found["test_maps"]], MAP_WIDTH)
   result: dict[str, list] = {name: [] for name in VARIANTS}
   for seed in SEEDS:
     values = spoiled(found["train_values"], kind, seed)
     counts = cooccurrence.count([values], LABELS, kind)
     graph = jnp.asarray(cooccurrence.graph(cooccurrence.conditional(counts)))
     for name, variant in VARIANTS.items():
-      x = np.concatenate([train, maps], 1) if variant[0] else train
-      y = np.concatenate([test, test_maps], 1) if variant[0] else test
+      x, y = features[variant[0]]
       model = fit(jnp.asarray(x), jnp.asarray(values), graph, told, variant, seed, steps)
       result[name].append(model(jnp.asarray(y)))
   return result
@@ -177,9 +182,9 @@ def main() -> None:
   started = time.monotonic()
   found, told = data(args.faces, args.cache), jnp.asarray(prompts())
   judge = report.Judge(RULES, found["test_values"], found["train_values"])
-  tables = {}
+  features, tables = prepared(found), {}
   for kind in ("clean", "10 % noise", "10 % missing"):
-    result = trained(found, told, kind, args.steps)
+    result = trained(found, features, told, kind, args.steps)
     projected(result, ("baseline", "all (product)", "all (hinge)"))
     tables[f"trained, {kind} labels"] = judge.table(result, "baseline")
     print(report.markdown(f"trained, {kind} labels", tables[f"trained, {kind} labels"]), flush=True)
