@@ -39,7 +39,7 @@ class _Component:
   def __init__(self, rules: RuleSet, labels: Sequence[int], limit: int):
     self.labels = tuple(labels)
     own = [rule for rule in rules.rules if set(rule.labels) <= set(labels)]
-    self._rules = _in_pairs(own)
+    self.rules = _in_pairs(own)
     self.variables, self.states = _variables(own, labels)
     self.fits = self._edges()
     self.cut = self._cutset()
@@ -52,7 +52,7 @@ class _Component:
     fits = {}
     for u, v in itertools.combinations(range(len(self.variables)), 2):
       both = set(self.variables[u]) | set(self.variables[v])
-      rules = [r for r in self._rules if set(r.labels) <= both]
+      rules = [r for r in self.rules if set(r.labels) <= both]
       ok = [[_kept(rules, a | b, both) for b in self.states[v]] for a in self.states[u]]
       if not np.all(ok):
         fits[u, v] = np.array(ok)
@@ -146,7 +146,6 @@ class Projection:
       rules: what is to be kept.
       limit: the most cases of held variables that a component of labels may take.
     """
-    self._rules = rules
     self._components = [_Component(rules, labels, limit) for labels in rules.components]
     names = rules.labels.labels
     rough = [c for c in self._components if not c.exact]
@@ -157,10 +156,8 @@ class Projection:
     log_odds = _log_odds(scores)
     result = log_odds > 0  # of labels without rules
     for part in self._components:
-      if part.exact:
-        result[:, part.labels] = _best(part, log_odds)[:, part.labels]
-      else:
-        result[:, part.labels] = self._one_by_one(part, log_odds)[:, part.labels]
+      solve = _best if part.exact else _one_by_one
+      result[:, part.labels] = solve(part, log_odds)[:, part.labels]
     return result
 
   def probabilities(self, scores: Float[np.ndarray, "B N"]) -> Float[np.ndarray, "B N"]:
@@ -173,22 +170,6 @@ class Projection:
     result = np.array(scores, np.float64)
     for part in self._components:
       result[:, part.labels] = _marginals(part, log_odds)[:, part.labels]
-    return result
-
-  def _one_by_one(self, part: _Component, log_odds: np.ndarray) -> np.ndarray:
-    """Settles the surest label first, each as it would be, unless the rules then cannot hold."""
-    result = np.zeros(log_odds.shape, bool)
-    for row, odds in enumerate(log_odds):
-      given: dict[int, bool] = {}
-      for label in sorted(part.labels, key=lambda i: -abs(odds[i])):
-        wanted = bool(odds[label] > 0)
-        try:
-          logic.solution(self._rules.rules, {**given, label: wanted})
-          given[label] = wanted
-        except logic.Conflict:
-          given[label] = not wanted
-      for label, value in given.items():
-        result[row, label] = value
     return result
 
 
@@ -295,4 +276,21 @@ def _marginals(part: _Component, log_odds: np.ndarray) -> np.ndarray:
       for state, labels in enumerate(part.states[v]):
         for label in labels:
           result[:, label] += p[:, state]
+  return result
+
+
+def _one_by_one(part: _Component, log_odds: np.ndarray) -> np.ndarray:
+  """Settles the surest label first, each as it would be, unless the rules then cannot hold."""
+  result = np.zeros(log_odds.shape, bool)
+  for row, odds in enumerate(log_odds):
+    given: dict[int, bool] = {}
+    for label in sorted(part.labels, key=lambda i: -abs(odds[i])):
+      wanted = bool(odds[label] > 0)
+      try:
+        logic.solution(part.rules, {**given, label: wanted})
+        given[label] = wanted
+      except logic.Conflict:
+        given[label] = not wanted
+    for label, value in given.items():
+      result[row, label] = value
   return result

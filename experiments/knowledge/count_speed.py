@@ -1,6 +1,6 @@
-"""Time and memory of counting a label table of CelebA's size -> statistics.json.
+"""Time and memory of counting a label table of CelebA's size -> count_speed.json.
 
-nice python experiments/knowledge/statistics.py [--json OUT]
+nice python experiments/knowledge/count_speed.py [--json OUT]
 
 The table is made up: 202,599 x 40 int8, a fifth of the labels present and a tenth unknown, written
 to a file and read from it in parts, as a stream would come.
@@ -51,7 +51,7 @@ def read_header(file):
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--json", type=Path, default=HERE / "statistics.json")
+  parser.add_argument("--json", type=Path, default=HERE / "count_speed.json")
   args = parser.parse_args()
   labels = rules.load("celeba40").labels
   with tempfile.TemporaryDirectory() as folder:
