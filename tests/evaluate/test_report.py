@@ -6,6 +6,7 @@ import functools
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from unittest import mock
 
 import jax
@@ -149,6 +150,22 @@ def test_runs_stand_side_by_side(page):
 def test_a_metric_that_is_undefined_is_a_dash():
   """Kills: "None", or an error, where a metric has no value."""
   assert report._cell(None) == report._cell({"value": None, "low": None, "high": None}) == "–"
+
+
+def test_groups_are_shown(page):
+  """Kills: a page without groups by default, a gap without its groups."""
+  assert "Groups, " in page and "some gap always shows" in page
+  assert "skin " in page and "age 20-29" in page
+
+
+def test_a_gap_names_both_groups():
+  """Kills: worst and best swapped."""
+  gap = {"worst": "dark", "best": "light", "gap": {"value": 4, "low": 1, "high": 7, "n": 60}}
+  group = {"n": 60, "parse_failures": 0, "age_mae": {"value": 9, "low": 8, "high": 10, "n": 60}}
+  results = {"fairness": {"age": {"skin": {"groups": {"dark": group}, "gaps": {"age_mae": gap}}}}}
+  text = report._groups(results, Path("stage1"))
+  assert "4.000 [1.000, 7.000], dark behind light" in text and "9.000 [8.000, 10.000]" in text
+  assert "has no results by group" in report._groups({}, Path("stage1"))
 
 
 def test_samples_are_the_first_faces_with_their_marks(page):

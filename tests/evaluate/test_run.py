@@ -12,7 +12,7 @@ from facejax import config_io
 from facejax.data.pipeline import row_format
 from facejax.data.rows import encode
 from facejax.evaluate import run
-from facejax.faces import questions, synthetic
+from facejax.faces import questions, scene, synthetic
 from facejax.generate import Answer
 from facejax.models import face_mllm, presets
 from facejax.types import Sample
@@ -87,6 +87,34 @@ def test_answers_without_a_label_are_worst(config, tmp_path):
   assert results["age_mae"]["value"] == pytest.approx(worst)
   assert results["confusion"]["deepfake"]["classes"] == ["real", "fake"]
   assert np.array(results["confusion"]["expression"]["matrix"])[:, -1].sum() == FACES
+
+
+def test_results_are_told_by_group(config, tmp_path):
+  """Kills: groups of other faces, a metric of one task under another's name, groups not stored."""
+  says = lambda task, face, labels: true_answer(task, face, labels) if labels.age < 30 else "Hm."
+  found = evaluated(config, tmp_path, says)["fairness"]
+  faces = [synthetic.face(i, split="test").labels for i in range(FACES)]
+  bands = found["expression"]["age"]["groups"]
+  assert sum(group["n"] for group in bands.values()) == FACES
+  young = {name for name in bands if name in ("3-9", "10-19", "20-29")}
+  assert young and young != set(bands)
+  for name, group in bands.items():
+    assert group["expression_accuracy"]["value"] == (1 if name in young else 0)
+    assert group["n"] == sum(run.groups_of(x)["age"] == name for x in faces)
+  assert set(found["age"]["skin"]["groups"]) <= {"dark", "medium", "light"}
+  assert "age_mae" in next(iter(found["age"]["skin"]["groups"].values()))
+  assert not found["deepfake"]["age"]["gaps"]  # no two groups of 30 among seven faces
+  record = json.loads((tmp_path / "predictions.jsonl").read_text().splitlines()[0])
+  assert record["groups"] == run.groups_of(faces[0])
+
+
+def test_skin_tones_are_thirds_of_the_people():
+  """Kills: a tone that nearly nobody has."""
+  tones = []
+  for number in list(scene.IDENTITIES["test"])[::10]:
+    labels = mock.Mock(identity=number, age=30.0)
+    tones.append(run.groups_of(labels)["skin"])
+  assert all(0.25 < tones.count(tone) / len(tones) < 0.42 for tone in ("dark", "medium", "light"))
 
 
 def test_impossible_age_is_no_age(config, tmp_path):

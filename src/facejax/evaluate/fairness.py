@@ -8,14 +8,16 @@ these two: over many small groups some gap always shows, so an interval that bar
 proves little. Groups of fewer than LEAST items are shown, and are never picked (our choice).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from facejax.evaluate.intervals import intervals
 from facejax.evaluate.metrics import Metric
-from facejax.evaluate.scores import score
+
+# Truths, parsed answers -> metrics by name.
+Scorer = Callable[[Sequence, Sequence], Mapping[str, Metric]]
 
 LEAST = 30  # items
 LESS_IS_BETTER = ("age_mae", "age_mae_answered")
@@ -29,8 +31,7 @@ def age_band(years: float) -> str:
 
 
 def by_group(
-  task: str,
-  classes: Sequence,
+  scorer: Scorer,
   records: Sequence[Mapping],
   kind: str,
   resamples: int,
@@ -40,8 +41,7 @@ def by_group(
   """Metrics of each group of a kind, in the order of their names, age bands by age.
 
   Args:
-    task: of scores.py.
-    classes: of the benchmark.
+    scorer: makes the metrics of some records.
     records: with truth, parsed and groups.
     kind: of the groups, such as "gender"; records without it are in none.
     resamples: behind an interval.
@@ -52,8 +52,8 @@ def by_group(
   made = {}
   for name, places in members.items():
     own = [records[i] for i in places]
-    scores = score(task, [r["truth"] for r in own], [r["parsed"] for r in own], classes)
-    found = intervals(scores.main, len(own), resamples, seed, clusters(own, cluster))
+    scores = scorer([r["truth"] for r in own], [r["parsed"] for r in own])
+    found = intervals(scores, len(own), resamples, seed, clusters(own, cluster))
     failed = sum(r["parsed"] is None for r in own)
     made[name] = {
       "n": len(own),
@@ -79,8 +79,7 @@ def clusters(records: Sequence[Mapping], cluster: str) -> list[str] | None:
 
 
 def gaps(
-  task: str,
-  classes: Sequence,
+  scorer: Scorer,
   records: Sequence[Mapping],
   kind: str,
   resamples: int,
@@ -93,12 +92,10 @@ def gaps(
   LEAST items are left out.
   """
   members = {g: p for g, p in split(records, kind).items() if len(p) >= LEAST}
-  own: dict[str, dict[str, Metric]] = {}
+  own: dict[str, Mapping[str, Metric]] = {}
   for name, places in members.items():
     chosen = [records[i] for i in places]
-    own[name] = score(
-      task, [r["truth"] for r in chosen], [r["parsed"] for r in chosen], classes
-    ).main
+    own[name] = scorer([r["truth"] for r in chosen], [r["parsed"] for r in chosen])
   metrics = dict.fromkeys(metric for scores in own.values() for metric in scores)
   found: dict[str, dict[str, Any]] = {}
   differences: dict[str, Metric] = {}

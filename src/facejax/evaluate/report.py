@@ -30,6 +30,7 @@ from facejax.config import RunConfig
 from facejax.data.pipeline import row_format
 from facejax.data.rows import collate, encode
 from facejax.evaluate import figures
+from facejax.evaluate.fairness import LEAST
 from facejax.evaluate.run import HEADLINES, medium
 from facejax.faces import synthetic
 from facejax.models.face_mllm import FaceMLLM
@@ -79,6 +80,7 @@ def report(workdir: Path) -> Path:
     _results(workdir),
     _losses(workdir, config, folder),
     _confusion(results, stage_dir, folder),
+    _groups(results, stage_dir),
     _samples(predictions, drawn, stage_dir, folder),
     _attention(config, params, stage_dir, dict(list(drawn.items())[:ATTENTION_FACES]), folder),
   ]
@@ -198,6 +200,43 @@ def _confusion(results: Mapping, stage_dir: Path, folder: Path) -> str:
     return title + _missing(f"{stage_dir.name} has no confusion matrices", "evaluate it first")
   image = _png(figures.confusions(matrices), folder / "confusion.png", "confusion matrices")
   return f"{title}<p>Faces of each true class (row) by the class that the answer states.</p>{image}"
+
+
+def _groups(results: Mapping, stage_dir: Path) -> str:
+  """Every metric by group, and how far the worst group is behind the best."""
+  title = f"<h2>Groups, {html.escape(stage_dir.name)}</h2>\n"
+  if not (found := results.get("fairness")):
+    return title + _missing(f"{stage_dir.name} has no results by group", "evaluate it first")
+  kinds = dict.fromkeys(kind for tasks in found.values() for kind in tasks)
+  parts = [
+    f"{title}<p>Metrics by groups of synthetic faces. Worst and best of the groups of at least "
+    f"{LEAST} faces are picked by their values: over several groups some gap always shows.</p>"
+  ]
+  for kind in kinds:
+    tasks = [tasks[kind] for tasks in found.values() if kind in tasks]
+    names = list(dict.fromkeys(name for task in tasks for name in task["groups"]))
+    metrics = [
+      key for key in HEADLINES if any(key in g for t in tasks for g in t["groups"].values())
+    ]
+    merged = {
+      name: {k: v for t in tasks for k, v in t["groups"].get(name, {}).items()} for name in names
+    }
+    gaps = {k: v for task in tasks for k, v in task["gaps"].items()}
+    rows = [["", "faces", *(HEADLINES[key] for key in metrics)]]
+    rows += [
+      [f"{kind} {n}", str(g["n"]), *(_cell(g.get(k)) for k in metrics)] for n, g in merged.items()
+    ]
+    rows.append(["gap", "", *(_gap(gaps.get(key)) for key in metrics)])
+    lines = "\n".join(
+      "<tr>" + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in row) + "</tr>"
+      for row in rows
+    )
+    parts.append(f"<table>\n{lines}\n</table>")
+  return "\n".join(parts)
+
+
+def _gap(gap: Mapping | None) -> str:
+  return f"{_cell(gap['gap'])}, {gap['worst']} behind {gap['best']}" if gap else "–"
 
 
 def _samples(

@@ -55,7 +55,7 @@ def summarise(
   named |= {(what, k): m for what, each in scores.each.items() for k, m in each.items()}
   found = intervals(named, len(ordered), resamples, seed, clusters)
   pick = lambda what: {n: x._asdict() for (own, n), x in found.items() if own == what}
-  common = (benchmark.task, benchmark.classes, ordered)
+  scorer = lambda truths, parsed: score(benchmark.task, truths, parsed, benchmark.classes).main
   rest = (resamples, seed, benchmark.cluster)
   return {
     "benchmark": benchmark.name,
@@ -64,11 +64,11 @@ def summarise(
     "scores": pick(""),
     "each": {what: pick(what) for what in scores.each},
     "confusion": scores.confusion,
-    "groups": {k: fairness.by_group(*common, k, *rest) for k in benchmark.breakdowns},
+    "groups": {k: fairness.by_group(scorer, ordered, k, *rest) for k in benchmark.breakdowns},
     "fairness": {
       kind: {
-        "groups": fairness.by_group(*common, kind, *rest),
-        "gaps": fairness.gaps(*common, kind, *rest),
+        "groups": fairness.by_group(scorer, ordered, kind, *rest),
+        "gaps": fairness.gaps(scorer, ordered, kind, *rest),
         "without": sum(kind not in r["groups"] for r in ordered),
       }
       for kind in benchmark.people()

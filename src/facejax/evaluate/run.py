@@ -18,15 +18,18 @@ from jax.sharding import Mesh
 from facejax.config import MODALITIES, RunConfig
 from facejax.config_checks import one_of
 from facejax.data.pipeline import row_format
-from facejax.evaluate import metrics
+from facejax.evaluate import fairness, metrics
 from facejax.evaluate.metrics import Metric
-from facejax.faces import questions, synthetic
+from facejax.faces import questions, scene, synthetic
 from facejax.faces.action_units import EXPRESSIONS, RENDERED_ACTION_UNITS
 from facejax.faces.attributes import ATTRIBUTES
 from facejax.faces.parsing import MAX_AGE
 from facejax.generate import Answer, Answerer, Sampling
 from facejax.logs import Progress
 from facejax.types import Medium, Sample, Turn
+
+# Luma at which a third and two thirds of the identities are darker.
+_TONES = (136.0, 189.0)
 
 HEADLINES = {
   "expression_accuracy": "expression, accuracy",
@@ -62,7 +65,8 @@ def evaluate(
   Returns:
     {metric: {value, low, high, n}} for HEADLINES, of the tasks that were asked; `au_f1` and
     `attribute_accuracy_each` with the same for each label; `confusion`, `parse_failures`,
-    `seconds` and what was evaluated. How answers without a label count is said in metrics.py.
+    `fairness` (every metric by age band and skin tone, with gaps), `seconds` and what was
+    evaluated. How answers without a label count is said in metrics.py.
 
   Raises:
     ValueError: an unknown task or modality; or what Answerer refuses.
@@ -70,15 +74,18 @@ def evaluate(
   started = time.monotonic()
   _check(config, modalities)
   config = _narrowed(config, modalities)
-  asked, truths = _questions(config)
+  asked, truths, groups = _questions(config)
   sampling = Sampling(new_tokens=config.evaluate.new_tokens)
   with Progress(name, 0, len(asked)) as progress:
     answers = Answerer(config, params, mesh).answer(
       asked, sampling, progress=_Shown(progress, len(asked))
     )
   records = _records(config, asked, truths, answers)
+  for record in records:
+    record["groups"] = groups[record["face"]]
   results = {
     **score(config, records),
+    "fairness": by_groups(config, records),
     "seconds": round(time.monotonic() - started, 1),
     "faces": config.evaluate.faces,
     "split": config.evaluate.split,
@@ -163,8 +170,19 @@ def medium(face: synthetic.Face, seed: int, noise: float) -> Medium:
   return Medium("image", face.image[None], landmarks, face.segmentation[None])
 
 
-def _questions(config: RunConfig) -> tuple[list[Sample], list[Any]]:
-  """Every task about every face, task by task, and the true labels. A face is drawn once."""
+def groups_of(labels: scene.Labels) -> dict[str, str]:
+  """The groups of a drawn face: FairFace's age bands, and thirds of how light its skin is.
+
+  Drawn faces have no gender and no race; the skin is the identity's, by Rec. 601 luma.
+  """
+  red, green, blue = scene.identity(labels.identity).skin
+  light = 0.299 * red + 0.587 * green + 0.114 * blue
+  tone = "dark" if light < _TONES[0] else "medium" if light < _TONES[1] else "light"
+  return {"age": fairness.age_band(labels.age), "skin": tone}
+
+
+def _questions(config: RunConfig) -> tuple[list[Sample], list[Any], list[dict[str, str]]]:
+  """Every task about every face, task by task; true labels; groups by face, each drawn once."""
   size, split = max(config.model.image.image_size, synthetic.MIN_SIZE), config.evaluate.split
   faces = [synthetic.face(i, size=size, split=split) for i in range(config.evaluate.faces)]
   noise = config.data.synthetic.landmark_noise
@@ -176,7 +194,7 @@ def _questions(config: RunConfig) -> tuple[list[Sample], list[Any]]:
       turn = Turn("human", "<image>\n" + questions.question(task, rng))
       samples.append(Sample(f"synthetic/{split}/{i}/{task}", (turn,), (media[i],)))
       truths.append(questions.truth(task, face.labels))
-  return samples, truths
+  return samples, truths, [groups_of(face.labels) for face in faces]
 
 
 def _records(
@@ -232,6 +250,23 @@ def score(config: RunConfig, records: Sequence[Mapping]) -> dict:
     if "confusion" in extra:
       results.setdefault("confusion", {})[task] = extra["confusion"]
   return results
+
+
+def by_groups(config: RunConfig, records: Sequence[Mapping]) -> dict:
+  """{task: {kind: {groups, gaps}}}: the task's metrics by age band and skin tone of the face."""
+  rest = (config.evaluate.bootstrap, config.seed)
+  found: dict[str, dict] = {}
+  for task in config.evaluate.tasks:
+    own = [{**r, "id": str(r["face"])} for r in records if r["task"] == task]
+    scorer = lambda truth, parsed, task=task: _SCORES[task](truth, parsed)[0]
+    found[task] = {
+      kind: {
+        "groups": fairness.by_group(scorer, own, kind, *rest),
+        "gaps": fairness.gaps(scorer, own, kind, *rest),
+      }
+      for kind in ("age", "skin")
+    }
+  return found
 
 
 def _classes(truth, parsed, classes: Sequence) -> tuple[np.ndarray, np.ndarray, dict]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facejax.evaluate import metrics
-from facejax.evaluate.metrics import UNPARSED, Metric
+from facejax.evaluate.metrics import Metric
 
 WORST_AGES = (0.0, 100.0)
 NEAR = 5  # years
@@ -163,20 +163,3 @@ WORDS: Mapping[str, str] = {
   "age_mae_answered": "MAE of answers with an age, years",
   "within_5_years": "within 5 years, %",
 }
-
-
-def value(task: str, truth: Any, parsed: Any, classes: Sequence) -> float:
-  """One item's share of the metric that paired runs are compared by; more is better.
-
-  Right or wrong for choices and classes, minus the years off, the share of right attributes, and
-  for units the share of right decisions, as F1 is no mean over items.
-  """
-  if task == "age":
-    return -float(age_errors([truth], [parsed])[0])
-  if task in ("units", "attributes"):
-    true, stated = _sets([truth], [parsed], classes)
-    return float((true == stated).mean())
-  return float(right(task, truth, parsed))
-
-
-__all__ = ["MAIN", "TASKS", "UNPARSED", "WORDS", "Scores", "age_errors", "right", "score", "value"]
