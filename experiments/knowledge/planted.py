@@ -10,6 +10,7 @@ import functools
 import itertools
 
 import numpy as np
+import scipy.linalg
 
 from facejax.faces import synthetic
 from facejax.faces.action_units import present
@@ -104,7 +105,9 @@ def _responses(image: np.ndarray) -> np.ndarray:
 
 def whitened(train: np.ndarray, others: list[np.ndarray], width: int) -> list[np.ndarray]:
   """The first principal components of `train`, at unit variance, of it and of others."""
-  mean = train.mean(0)
-  _, s, v = np.linalg.svd(train - mean, full_matrices=False)
-  scale = np.sqrt(len(train)) / (s[:width] + 1e-3 * s[0])
-  return [((x - mean) @ v[:width].T * scale).astype(np.float32) for x in (train, *others)]
+  mean, n = train.mean(0), train.shape[1]
+  centred = train - mean
+  covariance = centred.T @ centred / len(train)
+  values, vectors = scipy.linalg.eigh(covariance, subset_by_index=(n - width, n - 1))
+  scale = 1 / (np.sqrt(np.maximum(values, 0)) + 1e-3 * np.sqrt(values[-1]))
+  return [((x - mean) @ vectors * scale).astype(np.float32) for x in (train, *others)]

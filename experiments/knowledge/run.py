@@ -10,6 +10,7 @@ gradient step.
 
 import argparse
 import datetime
+import functools
 import json
 import platform
 import time
@@ -38,12 +39,12 @@ BATCH, WIDTH, MAP_WIDTH, FROZEN_FACES = 128, 192, 64, 600
 
 # Name -> class maps read, depth of the graph, form of the rules ("" none), edges of the graph.
 VARIANTS = {
-  "baseline": (False, 0, "", True),
-  "+ segmentation": (True, 0, "", True),
+  "baseline": (False, 0, "", False),
+  "+ segmentation": (True, 0, "", False),
   "+ correlation": (False, 2, "", True),
   "+ its layers, no edges": (False, 2, "", False),
-  "+ rules (product)": (False, 0, "product", True),
-  "+ rules (hinge)": (False, 0, "hinge", True),
+  "+ rules (product)": (False, 0, "product", False),
+  "+ rules (hinge)": (False, 0, "hinge", False),
   "all (product)": (True, 2, "product", True),
   "all (hinge)": (True, 2, "hinge", True),
 }
@@ -86,30 +87,40 @@ def spoiled(values: np.ndarray, kind: str, seed: int) -> np.ndarray:
   return np.where(hit, 1 - values if kind == "10 % noise" else -1, values).astype(np.int8)
 
 
-def fit(x, values, graph, told, variant, seed, steps, groups=LABELS.group_indices):
-  """Trains a head; returns a function features -> scores."""
+@functools.cache
+def trainer(depth: int, form: str, groups: tuple):
+  """A compiled function that trains a head and returns its scores of the test faces."""
+  model, arrays = LabelScores(depth), violations.compiled(RULES)
+
+  def train(key, x, values, graph, told, order, test):
+    def loss(params, rows):
+      logits = model.apply(params, x[rows], told, graph)
+      if form:
+        return total_loss(logits, values[rows], groups, arrays, form=form)[0]
+      return per_weight(*label_loss(logits, values[rows], groups))
+
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, len(order)))
+
+    def step(state, rows):
+      params, opt = state
+      updates, opt = optimizer.update(jax.grad(loss)(params, rows), opt, params)
+      return (optax.apply_updates(params, updates), opt), None
+
+    params = model.init(key, x[:2], told, graph)
+    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), order)
+    return scores(model.apply(params, test, told, graph), groups)
+
+  return jax.jit(train)
+
+
+def fit(x, values, graph, told, variant, seed, steps, test, groups=LABELS.group_indices):
+  """Trains a head; returns its scores of the test faces."""
   _, depth, form, edges = variant
-  graph = graph if edges else jnp.eye(len(LABELS))
-  model = LabelScores(depth)
-  arrays = violations.compiled(RULES)
-  params = model.init(jax.random.key(seed), x[:2], told, graph)
-  optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+  graph = graph if edges else np.eye(len(LABELS), dtype=np.float32)
   order = np.random.default_rng([seed, 1]).integers(len(x), size=(steps, BATCH))
-
-  def loss(params, rows):
-    logits = model.apply(params, x[rows], told, graph)
-    if form:
-      return total_loss(logits, values[rows], groups, arrays, form=form)[0]
-    return per_weight(*label_loss(logits, values[rows], groups))
-
-  def step(state, rows):
-    params, opt = state
-    updates, opt = optimizer.update(jax.grad(loss)(params, rows), opt, params)
-    return (optax.apply_updates(params, updates), opt), None
-
-  train = jax.jit(lambda p, o: jax.lax.scan(step, (p, optimizer.init(p)), o)[0][0])
-  params = jax.block_until_ready(train(params, jnp.asarray(order)))
-  return lambda x: np.asarray(scores(model.apply(params, x, told, graph), groups), np.float64)
+  inputs = [jnp.asarray(array) for array in (x, values, graph, told, order, test)]
+  made = trainer(depth, form, groups)(jax.random.key(seed), *inputs)
+  return np.asarray(made, np.float64)
 
 
 def prepared(found: dict[str, np.ndarray]) -> dict[bool, tuple[np.ndarray, np.ndarray]]:
@@ -126,11 +137,10 @@ def trained(found, features, told, kind, steps) -> dict[str, list]:
   for seed in SEEDS:
     values = spoiled(found["train_values"], kind, seed)
     counts = cooccurrence.count([values], LABELS, kind)
-    graph = jnp.asarray(cooccurrence.graph(cooccurrence.conditional(counts)))
+    graph = cooccurrence.graph(cooccurrence.conditional(counts))
     for name, variant in VARIANTS.items():
       x, y = features[variant[0]]
-      model = fit(jnp.asarray(x), jnp.asarray(values), graph, told, variant, seed, steps)
-      result[name].append(model(jnp.asarray(y)))
+      result[name].append(fit(x, values, graph, told, variant, seed, steps, y))
   return result
 
 
@@ -139,13 +149,10 @@ def frozen(found, told, steps) -> dict[str, list]:
   x, test = planted.whitened(found["frozen_pixels"], [found["test_pixels"]], WIDTH)
   counts = cooccurrence.count([found["train_values"]], LABELS, "train")
   known = training_free.statistics(counts, LABELS)
-  graph, values = jnp.eye(len(LABELS)), jnp.asarray(found["frozen_values"])
+  values, head = found["frozen_values"], VARIANTS["baseline"]
   result: dict[str, list] = {}
   for seed in SEEDS:
-    model = fit(
-      jnp.asarray(x), values, graph, told, VARIANTS["baseline"], seed, steps // 4, groups=()
-    )
-    plain = model(jnp.asarray(test))
+    plain = fit(x, values, None, told, head, seed, steps // 4, test, groups=())
     matched = training_free.match_prevalence(plain, known.prevalence)
     rows = {
       "plain answers": plain,
@@ -180,7 +187,7 @@ def main() -> None:
   parser.add_argument("--json", type=Path, default=HERE / "result.json")
   args = parser.parse_args()
   started = time.monotonic()
-  found, told = data(args.faces, args.cache), jnp.asarray(prompts())
+  found, told = data(args.faces, args.cache), prompts()
   judge = report.Judge(RULES, found["test_values"], found["train_values"])
   features, tables = prepared(found), {}
   for kind in ("clean", "10 % noise", "10 % missing"):

@@ -65,11 +65,10 @@ def test_a_fresh_graph_changes_nothing():
   """Kills: a residual module that scrambles the prompts before it has learned anything; a deep one
   without residual that starts at 0 and never learns."""
   module = LabelGraph()
-  fresh = module.init(jax.random.key(0), *INPUTS[1:])
-  np.testing.assert_array_equal(module.apply(fresh, *INPUTS[1:]), PROMPTS)
-  np.testing.assert_array_equal(LabelGraph(0).apply({}, *INPUTS[1:]), PROMPTS)
-  alone = LabelGraph(residual=False)
-  got = alone.apply(alone.init(jax.random.key(0), *INPUTS[1:]), *INPUTS[1:])
+  fresh = jax.jit(lambda m, *x: m.init_with_output(jax.random.key(0), *x)[0], static_argnums=0)
+  np.testing.assert_array_equal(fresh(module, *INPUTS[1:]), PROMPTS)
+  np.testing.assert_array_equal(fresh(LabelGraph(0), *INPUTS[1:]), PROMPTS)
+  got = fresh(LabelGraph(residual=False), *INPUTS[1:])
   assert np.abs(got).max() > 0.01
 
 
@@ -87,7 +86,7 @@ def test_logits_equal_a_loop():
       cosine = image[b] @ labels[n] / np.linalg.norm(image[b]) / np.linalg.norm(labels[n])
       expected = np.exp(params["log_scale"]) * cosine + params["bias"][n]
       np.testing.assert_allclose(got[b, n], expected, rtol=1e-4)
-  fresh = module.init(jax.random.key(0), *INPUTS)["params"]
+  fresh = jax.jit(module.init)(jax.random.key(0), *INPUTS)["params"]
   np.testing.assert_allclose(np.exp(fresh["log_scale"]), constraint.SCALE, rtol=1e-6)
 
 
@@ -95,8 +94,8 @@ def test_bfloat16_stays_near_and_gives_float32():
   """Kills: cosines or logits in bfloat16 (steps of 1/16 at a logit of 10)."""
   module, rough = LabelScores(), LabelScores(dtype=jnp.bfloat16)
   params = randomised(jax.eval_shape(module.init, jax.random.key(0), *INPUTS))
-  exact = module.apply(params, *INPUTS)
-  got = rough.apply(params, *INPUTS)
+  exact = jax.jit(module.apply)(params, *INPUTS)
+  got = jax.jit(rough.apply)(params, *INPUTS)
   assert got.dtype == jnp.float32
   assert 0 < np.abs(got - exact).max() < 0.1
   assert len(np.unique(np.asarray(got) * 16 % 1)) > 5
@@ -106,7 +105,7 @@ def test_zero_features_have_finite_gradients():
   # Kills: x / |x| at 0, and gradients to the prompts, which are constants.
   module = LabelScores()
   zero = jnp.zeros((2, 7))
-  params = module.init(jax.random.key(0), zero, *INPUTS[1:])
+  params = jax.jit(module.init)(jax.random.key(0), zero, *INPUTS[1:])
   loss = lambda p, t: module.apply(p, zero, t, INPUTS[2]).sum()
   own, prompts = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, INPUTS[1])
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(own))
@@ -191,7 +190,7 @@ def test_total_loss():
   arrays = compiled(told)
   got, parts = jax.jit(lambda x: total_loss(x, VALUES, GROUPS, arrays, 0.3, "hinge"))(LOGITS)
   known, number = loss_by_hand(LOGITS)
-  s = np.asarray(scores(jnp.asarray(LOGITS), GROUPS))
+  s = np.asarray(jax.jit(lambda x: scores(x, GROUPS))(LOGITS))
   broken = np.maximum(s[:, 4] - s[:, 5], 0).sum() / (3 * len(s))  # a softmax is never out of one
   np.testing.assert_allclose(parts["label_loss"], known / number, rtol=1e-5)
   np.testing.assert_allclose(parts["rule_loss"], broken, rtol=1e-4)
@@ -200,7 +199,7 @@ def test_total_loss():
 
 def test_scores_of_groups():
   """Kills: a sigmoid inside a group, a softmax over all labels."""
-  got = np.asarray(scores(jnp.asarray(LOGITS), GROUPS))
+  got = np.asarray(jax.jit(lambda x: scores(x, GROUPS))(LOGITS))
   for group in GROUPS:
     e = np.exp(LOGITS[:, group])
     np.testing.assert_allclose(got[:, group], e / e.sum(1, keepdims=True), rtol=1e-5)

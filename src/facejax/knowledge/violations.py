@@ -38,11 +38,6 @@ class RuleArrays:
   exactly_one: Float[Array, "G N"]  # 1 where a label is of the group
   at_most_one: Float[Array, "H N"]
 
-  @property
-  def labels(self) -> int:
-    """N."""
-    return self.exactly_one.shape[1]
-
 
 def order(rules: RuleSet) -> list[int]:
   """For each column of violations(): which rule of the set it is."""
