@@ -32,6 +32,18 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     metavar="NAME.OPTION=VALUE",
     help="such as facexbench.setting=in_context or dfew.fold=2",
   )
+  g.add_argument(
+    "--write-index",
+    metavar="FOLDER",
+    help="write FOLDER/NAME.json for facejax data landmarks, and stop",
+  )
+  g.add_argument(
+    "--crops",
+    action="append",
+    default=[],
+    metavar="NAME=INDEX",
+    help="ask about the crops and landmarks of a completed index",
+  )
   g.add_argument("--out", metavar="FOLDER", help="default: CHECKPOINT/evaluate_suite")
   g.add_argument("--limit", type=int, metavar="N", help="N items of each, evenly spread")
   g.add_argument("--new-tokens", type=int, metavar="N", help="default: the benchmark's")
@@ -58,9 +70,7 @@ def run(args: argparse.Namespace) -> int:
   """Evaluates the suite, prints its tables; or compares two runs."""
   if args.compare:
     return _compare(args)
-  if not args.checkpoint:
-    raise ValueError("--suite without --checkpoint - expected a workdir or released weights")
-  from facejax.evaluate import tables
+  from facejax.evaluate import crops, tables
   from facejax.evaluate.benchmarks import load, open_benchmark
   from facejax.evaluate.suite import evaluate, ready
 
@@ -68,9 +78,25 @@ def run(args: argparse.Namespace) -> int:
   for name in names:
     load(name)
   options, folders = _options(args.set, names), _folders(args.data, names)
+  cropped = _crops(args.crops, names)
+  benchmarks = [open_benchmark(name, folders[name], options[name]) for name in names]
+  if args.write_index:
+    for benchmark in benchmarks:
+      path = crops.write_index(benchmark, Path(args.write_index) / f"{benchmark.name}.json")
+      where = f"--image-folder {benchmark.folder} --video-folder {benchmark.folder}"
+      print(f"facejax data landmarks {path} {path.with_suffix('')} {where}")
+    return 0
+  if not args.checkpoint:
+    raise ValueError("--suite without --checkpoint - expected a workdir or released weights")
+  if not Path(args.checkpoint).is_dir():
+    raise FileNotFoundError(
+      f"{args.checkpoint} does not exist - expected a workdir or a folder of released weights"
+    )
+  benchmarks = [
+    crops.with_crops(b, cropped[b.name]) if b.name in cropped else b for b in benchmarks
+  ]
   name = f"evaluate_suite_{args.limit}" if args.limit else "evaluate_suite"
   out, terms = Path(args.out or Path(args.checkpoint) / name), _terms(args)
-  benchmarks = [open_benchmark(name, folders[name], options[name]) for name in names]
   for benchmark in benchmarks:  # before a model is loaded, which takes minutes
     ready(benchmark, out / benchmark.name, terms)
   model = _model(args)
@@ -163,6 +189,17 @@ def _folders(given: list[str], names: list[str]) -> dict[str, Path]:
   if lacks and root is None:
     raise ValueError(f"no folder for {', '.join(lacks)} - give --data {lacks[0]}=FOLDER")
   return {name: own.get(name) or (root or Path()) / name for name in names}
+
+
+def _crops(given: list[str], names: list[str]) -> dict[str, Path]:
+  """The completed index of each benchmark that has one."""
+  found: dict[str, Path] = {}
+  for text in given:
+    name, equals, index = text.partition("=")
+    if not equals or name not in names:
+      raise ValueError(f"--crops {text}: expected NAME=INDEX with one of {', '.join(names)}")
+    found[name] = Path(index)
+  return found
 
 
 def _options(given: list[str], names: list[str]) -> Mapping[str, dict[str, str]]:
