@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
   from facejax.evaluate.benchmarks import load, open_benchmark
   from facejax.evaluate.suite import evaluate, ready
 
+  terms = _terms(args)
   names = [name for name in args.suite.split(",") if name]
   for name in names:
     load(name)
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     crops.with_crops(b, cropped[b.name]) if b.name in cropped else b for b in benchmarks
   ]
   name = f"evaluate_suite_{args.limit}" if args.limit else "evaluate_suite"
-  out, terms = Path(args.out or Path(args.checkpoint) / name), _terms(args)
+  out = Path(args.out or Path(args.checkpoint) / name)
   for benchmark in benchmarks:  # before a model is loaded, which takes minutes
     ready(benchmark, out / benchmark.name, terms)
   model = _model(args)
