@@ -1,5 +1,7 @@
 """The benchmarks of expressions, action units, attributes, ages and deepfakes, and FairFace."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import released_folders
@@ -297,6 +299,12 @@ def test_a_clip_that_is_not_there_counts(tmp_path):
     ("cremad", "VideoDemographics.csv", "ActorID,Age,Sex,Race\n1001,20,M,Asian\n", "is 'M'"),
     ("bp4d", "AUCoding/AU_OCC/F001_T1.csv", "0,1,2\n11,0,1\n", "no column of unit 4"),
     (
+      "bp4d",
+      "AUCoding/AU_OCC/M003_T8.csv",
+      "0,1,2,4,6,7,10,12,14,15,17,23,24\n11,0,1,0,1,0,1,0,1,0,1,0,2\n",
+      "M003_T8.csv, line 2: .* expected a frame, and 0, 1 or 9 of each unit",
+    ),
+    (
       "fairface_age",
       "fairface_label_val.csv",
       "h\nval/1.jpg,9,Male,White,True\n",
@@ -421,3 +429,33 @@ def test_synonyms_cover_every_label():
   """Kills: a class that no answer can state."""
   assert set(synonyms.UNITS) == set(ACTION_UNITS)
   assert set(synonyms.ATTRIBUTES) | {"No_Beard", "Male", "Young"} == set(NOUNS)
+
+
+def test_unreadable_labels_are_left_out_by_name(tmp_path):
+  """Kills: a picture without an annotation asked about, one bad file that ends everything."""
+  name, options = released_folders.affectnet(tmp_path / "a", 12)
+  marks = tmp_path / "a/val_set/annotations"
+  (marks / "3_exp.npy").unlink()
+  np.save(marks / "5_exp.npy", np.array("8"))
+  (marks / "7_exp.npy").write_bytes(b"no array")
+  benchmark = open_benchmark(name, tmp_path / "a", options)
+  assert len(benchmark.items) == 9
+  reasons = {r.id: r.reason for r in benchmark.left_out}
+  assert "no such annotation" in reasons["3"] and "holds '8'" in reasons["5"]
+  assert "is no array of one number" in reasons["7"]
+  fewer = open_benchmark(name, tmp_path / "a", {"classes": "7"})
+  assert "contempt" not in {i.truth for i in fewer.items} and len(fewer.classes) == 7
+  name, options = released_folders.cremad(tmp_path / "c", 24)
+  released_folders.touch(tmp_path / "c/VideoFlash/1001_what.flv")
+  benchmark = open_benchmark(name, tmp_path / "c", options)
+  assert [r.id for r in benchmark.left_out] == ["1001_what"] and len(benchmark.items) == 24
+  last = open_benchmark(name, tmp_path / "c", {"actors": "3"})
+  assert {i.groups["actor"] for i in last.items} == {"1022", "1023", "1024"}
+
+
+def test_an_item_comes_once(tmp_path):
+  """Kills: an item that counts twice."""
+  name, options = released_folders.utkface(tmp_path, 3)
+  benchmark = open_benchmark(name, tmp_path, options)
+  with pytest.raises(ValueError, match="utkface: 1 ids come twice, such as part1/"):
+    dataclasses.replace(benchmark, items=[*benchmark.items, benchmark.items[1]])
