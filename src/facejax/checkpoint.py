@@ -237,7 +237,8 @@ class _Begun(NamedTuple):
 
 def _begin(config: RunConfig, workdir: Path, name: str, abstract: TrainState) -> _Begun:
   model, stage = FaceMLLM(config.model), config.stages[name]
-  found = load_init(workdir, stage, as_loaded(abstract, model)) if stage.init_from else None
+  given = stage.init_from or stage.over
+  found = load_init(workdir, stage, as_loaded(abstract, model)) if given else None
   loaded = found.params if found else None
   drawn = draw(model, stage, abstract, config.seed, loaded)
   # Its arrays are in the state now, or quantised: held here, too, a base would be there twice.
@@ -260,10 +261,12 @@ def load_init(workdir: Path, stage: StageConfig, abstract: TrainState) -> weight
   """
   flat = lora.flatten(abstract.params)
   targets = {name: x for name, x in flat.items() if not lora.is_adapter(name)}
-  copies = tuple(rf"{re.escape(copy)}/.*" for _, copy in stage.copied)
-  lacking = dataclasses.replace(stage, new=(*stage.new, *copies))
+  given = (name for path in stage.over for name in weights.safetensors_names(path))
+  copies = (rf"{re.escape(copy)}/.*" for _, copy in stage.copied)
+  lacking = dataclasses.replace(stage, new=(*stage.new, *map(re.escape, given), *copies))
   found = _load_init(workdir, lacking, abstract, flat, targets)
-  return weights.with_copies(found, stage.copied, targets)
+  found = weights.with_copies(found, stage.copied, targets)
+  return weights.with_over(found, stage.over, targets)
 
 
 def _load_init(
@@ -273,6 +276,8 @@ def _load_init(
   flat: Mapping[str, Any],
   targets: Mapping[str, Any],
 ) -> weights.Loaded:
+  if not stage.init_from:
+    return weights.Loaded({}, (), tuple(targets), ())
   if stage.init_from.endswith(".safetensors"):
     return weights.load_weights(stage.init_from, lora.unflatten(targets), stage.new)
   if not steps_in(workdir / stage.init_from) and is_released(stage.init_from):

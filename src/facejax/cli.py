@@ -14,6 +14,7 @@ from facejax.config import MODALITIES
 _DATA: tuple[str, ...] = (
   "facejax.doctor.command",
   "facejax.extract.command",
+  "facejax.knowledge.command",
   "facejax.records.command",
 )
 

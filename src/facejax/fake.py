@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from facejax.config import ModelConfig
+from facejax.knowledge import rules
 from facejax.types import LANDMARKS, Batch, Kind, Media
 from facejax.visual_table import VisualTable
 
@@ -23,12 +24,16 @@ def _media(
   maps = draw.integers(0, seg.classes, (*lead, seg.size, seg.size), np.uint8)
   with_landmarks = draw.random(lead) < 0.75
   with_map = draw.random(lead[:2]) < 0.75
+  labels = None
+  if model.labels:
+    labels = draw.integers(-1, 2, (*lead[:2], len(rules.load(model.labels.rules).labels)), np.int8)
   media = Media(
     pixels=jnp.asarray(pixels),
     landmarks=jnp.asarray(landmarks * with_landmarks[..., None, None]),
     landmarks_valid=jnp.asarray(with_landmarks),
     segmentation=jnp.asarray(maps * with_map[..., None, None, None].astype(np.uint8)),
     segmentation_valid=jnp.asarray(np.broadcast_to(with_map[..., None], lead)),
+    labels=None if labels is None else jnp.asarray(labels),
   )
   return media, with_map
 

@@ -67,6 +67,8 @@ PARAM_AXES: tuple[tuple[str, tuple[str | None, ...] | None], ...] = (
   (r"fusion/attention/out/kernel", ("heads", "width")),
   (r"fusion/linear/kernel", (None, "width")),
   (r"segmentation/(classes|positions)", None),
+  (r"labels/(prompts|graph|scores/log_scale)", None),
+  (r"labels/scores/(project|graph/layer\d+)/kernel", ("width", "mlp")),
   # Decoder: scanned blocks.
   (r"decoder/embedding", ("vocab", "width")),
   (r"decoder/blocks/attention/q/kernel", ("layers", "width", "heads")),

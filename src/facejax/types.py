@@ -7,6 +7,7 @@ Axis letters, the same in every annotation and einsum of the library:
   P tokens of a picture  E encoder width         R face regions (nine)
   Q segmentation tokens  C segmentation classes  D decoder width
   N query heads          K key/value heads       G = N / K
+  A labels of a face
   H head width           F feed-forward width    V vocabulary
 
 A batch is drawn for B = 1, L = 12, one picture of P = 3 tokens, nothing packed:
@@ -24,13 +25,14 @@ that says which medium owns which index, for the data, the model and the planner
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import beartype
 import flax.struct
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8, jaxtyped
+from jaxtyping import Array, Bool, Float, Int, Int8, UInt8, jaxtyped
 
 LANDMARKS = 68  # iBUG points of a face
 Kind = Literal["image", "video"]
@@ -60,11 +62,15 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-  """A conversation about its media; the n-th placeholder in the text stands for the n-th medium."""
+  """A conversation about its media; the n-th placeholder in the text stands for the n-th medium.
+
+  labels are what the source says of the face, such as {"attributes": {"Smiling": True}, "age": 31}.
+  """
 
   id: str
   conversation: tuple[Turn, ...]
   media: tuple[Medium, ...] = ()
+  labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Media:
   landmarks_valid: Bool[Array, "B M T"]
   segmentation: UInt8[Array, "B M T y x"]
   segmentation_valid: Bool[Array, "B M T"]
+  labels: Int8[Array, "B M A"] | None = None  # 1, 0 or -1 (unknown); None: no part reads them
 
 
 @flax.struct.dataclass

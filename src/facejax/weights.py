@@ -54,9 +54,8 @@ def load_weights(path: str | Path, shapes: Any, new: Sequence[str] = ()) -> Load
     FileNotFoundError: no such file.
     ValueError: names or shapes differ; lists all of them.
   """
+  safetensors_names(path)  # refuses a file that is not there
   path = located(path)
-  if not path.is_file():
-    raise FileNotFoundError(f"weights {path} do not exist; check init_from")
   targets = flax.traverse_util.flatten_dict(shapes, sep="/")
   with safetensors.safe_open(path, framework="np") as file:
     found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -76,6 +75,40 @@ def overlay(params: Any, loaded: Mapping[str, jax.Array]) -> dict:
   """A tree of parameters with those in `loaded` (by "/"-joined name) in place of its own."""
   flat = flax.traverse_util.flatten_dict(params, sep="/")
   return flax.traverse_util.unflatten_dict({**flat, **loaded}, sep="/")
+
+
+def with_over(
+  found: Loaded, files: Sequence[str], targets: Mapping[str, jax.ShapeDtypeStruct]
+) -> Loaded:
+  """Parameters of .safetensors files in place of those found; a file holds some of a model's.
+
+  Raises as load_weights(), and ValueError for a parameter that the model has not.
+  """
+  params, taken = dict(found.params), set()
+  for path in files:
+    names = safetensors_names(path)
+    if strange := [name for name in names if name not in targets]:
+      near = difflib.get_close_matches(strange[0], targets, 1)
+      raise ValueError(
+        f"{path} has {strange[0]} and {len(strange) - 1} more that the model has not - expected "
+        "some of its parameters"
+        + (f", such as {near[0]}" if near else "")
+        + " - check StageConfig.over and the model's config"
+      )
+    own = {name: targets[name] for name in names}
+    params |= load_weights(path, flax.traverse_util.unflatten_dict(own, sep="/")).params
+    taken |= set(names)
+  missing = tuple(name for name in found.missing if name not in taken)
+  return Loaded(params, tuple(sorted({*found.loaded, *taken})), missing, found.unused)
+
+
+def safetensors_names(path: str | Path) -> list[str]:
+  """Names of the arrays in a file. Raises FileNotFoundError."""
+  path = located(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"weights {path} do not exist; check init_from and over")
+  with safetensors.safe_open(path, framework="np") as file:
+    return sorted(file.keys())
 
 
 def with_copies(

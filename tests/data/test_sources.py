@@ -78,6 +78,7 @@ def test_tasks_are_equally_frequent_and_differ_within_a_sample(monkeypatch):
   monkeypatch.setattr("facejax.faces.questions.question", lambda task, rng: task)
   config = SyntheticConfig(faces=400, turns=2)
   monkeypatch.setattr(SyntheticSource, "_draw", lambda self, kind, index: (None, None))
+  monkeypatch.setattr("facejax.data.sources._said", lambda labels: {})
   monkeypatch.setattr("facejax.faces.questions.answer", lambda task, labels, rng: "yes")
   source = SyntheticSource(config, 32, 100)
   asked = [[turn.text for turn in source[i].conversation[::2]] for i in range(400)]

@@ -208,7 +208,7 @@ def test_fake_batch_is_valid():
 UNREAD = {"decoder.max_length", "decoder.rope_factor"}
 # Fields whose other value TINY refuses: test_the_projector_is_chosen, test_equals_a_loop and
 # test_fusion.py read them.
-REFUSED = {"projector", "fusion.grid", "segmentation.vit", "segmentation.projector"}
+REFUSED = {"projector", "labels", "fusion.grid", "segmentation.vit", "segmentation.projector"}
 CHANGES = {
   "image.image_size": {"image.image_size": 16},
   "image.patch": {"image.patch": 6},

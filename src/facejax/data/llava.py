@@ -17,7 +17,7 @@ import importlib.util
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -126,6 +126,10 @@ class LlavaSource:
   def sizes(self) -> Int[np.ndarray, "n 3"]:
     """Tokens, picture slots and clip slots of each sample."""
     return np.array([record.size for record in self._records], np.int32).reshape(-1, 3)
+
+  def labels(self, index: int) -> Mapping[str, Any]:
+    """Nothing: the format has conversations alone."""
+    return {}
 
   def __getitem__(self, index: int) -> Sample:
     """Decodes a sample. Raises MediaError, naming sample and file."""

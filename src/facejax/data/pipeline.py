@@ -203,6 +203,7 @@ class Pipeline:
       # Named only where they differ from what all runs did before there was a choice.
       **({} if form.antialias else {"antialias": False}),
       **({} if form.tiles == (1, 1) else {"tiles": list(form.tiles)}),
+      **({"labels": list(form.labels.labels)} if form.labels else {}),
       **sizes,
     }
 

@@ -26,6 +26,9 @@ from facejax.data import chat, resize
 from facejax.data.media import MediaError
 from facejax.data.tiles import Tiling
 from facejax.data.tokenizer import TextTokenizer
+from facejax.knowledge import rules
+from facejax.knowledge.labels import UNKNOWN, LabelSet
+from facejax.knowledge.tables import known
 from facejax.types import LANDMARKS, Batch, Kind, Media, Medium, Sample, Turn
 from facejax.visual_table import VisualTable
 
@@ -87,6 +90,12 @@ class RowFormat:
   def tiling(self) -> Tiling:
     """How pictures are cut into tiles of the encoder's size."""
     return Tiling(self.table.model.image.image_size, *self.tiles, self.antialias)
+
+  @functools.cached_property
+  def labels(self) -> LabelSet | None:
+    """Labels that the model scores."""
+    config = self.table.model.labels
+    return rules.load(config.rules).labels if config else None
 
   @property
   def reads(self) -> tuple[str, ...]:
@@ -235,6 +244,7 @@ def _empty_media(form: RowFormat, kind: Kind) -> Media:
     landmarks_valid=_full(slots, False, np.bool_),
     segmentation=_full((*slots, map_size, map_size), 0, np.uint8),
     segmentation_valid=_full(slots, False, np.bool_),
+    labels=_full((slots[0], len(form.labels)), UNKNOWN, np.int8) if form.labels else None,
   )
 
 
@@ -272,6 +282,10 @@ def encode(
         indices.append(form.table.indices(medium.kind, slot, medium.segmentation is not None))
         _place(medium, row, slot, form, sample.id)
         used[medium.kind] += 1
+    if form.labels and len(sample.media) == 1:  # of several pictures, which do they describe?
+      values = row.images.labels if medium.kind == "image" else row.videos.labels
+      assert values is not None
+      values[slot] = known(sample.labels, form.labels)  # of tiles: beside the thumbnail
     _write(row, slice(start, stop), text, np.concatenate(indices))
     row.segment_ids[start:stop] = segment
     row.sample_id[start:stop] = index

@@ -1,14 +1,15 @@
 """Where samples come from: index -> decoded Sample. The official JSON format is in llava.py."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
 
 from facejax.config import SyntheticConfig
 from facejax.faces import questions, synthetic
+from facejax.faces.action_units import RENDERED_ACTION_UNITS
 from facejax.types import Kind, Medium, Refusal, Sample, Turn
 
 
@@ -36,9 +37,24 @@ class Source(Protocol):
     """What people call the sample, for messages."""
     ...
 
+  def labels(self, index: int) -> Mapping[str, Any]:
+    """What is said of the sample's face: Sample.labels, without decoding its media."""
+    ...
+
   def fingerprint(self) -> dict:
     """What the samples are, as JSON values: equal exactly where the samples are equal."""
     ...
+
+
+def _said(labels: synthetic.Labels) -> dict[str, Any]:
+  """What is true of a drawn face, as label tables say it."""
+  grades = {f"AU{u}": 5 * labels.action_units.get(u, 0) for u in RENDERED_ACTION_UNITS}
+  return {
+    "attributes": dict(labels.attributes),
+    "intensities": grades,
+    "expression": labels.expression,
+    "age": int(labels.age),
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +106,7 @@ class SyntheticSource:
       start = "" if turns else f"<{kind}>\n"
       turns.append(Turn("human", start + questions.question(task, rng)))
       turns.append(Turn("gpt", questions.answer(task, labels, rng)))
-    return Sample(self.name(index), tuple(turns), (medium,))
+    return Sample(self.name(index), tuple(turns), (medium,), _said(labels))
 
   def _draw(self, kind: Kind, index: int) -> tuple[Medium, synthetic.Labels]:
     size, split = max(self.image_size, synthetic.MIN_SIZE), self.config.split
@@ -105,6 +121,10 @@ class SyntheticSource:
   def name(self, index: int) -> str:
     """The face's split and seed."""
     return f"synthetic/{self.config.split}/{index}"
+
+  def labels(self, index: int) -> Mapping[str, Any]:
+    """What is true of the face; it is drawn for that."""
+    return self[index].labels
 
   def fingerprint(self) -> dict:
     """All settings: the renderer is part of the library."""

@@ -19,6 +19,7 @@ from facejax.fake import fake_batch
 from facejax.models.decoder import Decoder
 from facejax.models.fusion import FUSIONS
 from facejax.models.kernels import kernel_for
+from facejax.models.label_head import LabelHead
 from facejax.models.landmark_projector import LandmarkProjector
 from facejax.models.projector import PROJECTORS
 from facejax.models.segmentation_stream import (
@@ -66,6 +67,8 @@ class FaceMLLM(nn.Module):
     if cfg.segmentation.mode != "off" and cfg.segmentation.projector == "own":
       maps = MapProjector if cfg.map_encoder else SegmentationEncoder
       self.segmentation = maps(cfg.segmentation, D, **shared)
+    if cfg.labels:
+      self.labels = LabelHead(cfg.labels, shared["dtype"])
     kernel = kernel_for(cfg.attention, self.platform)
     self.decoder = Decoder(cfg.decoder, remat=cfg.remat, kernel=kernel, apart=self.apart, **shared)
 
@@ -94,8 +97,11 @@ class FaceMLLM(nn.Module):
       maps = out["maps"] = self._map_tokens(media.segmentation)
       if cfg.segmentation.mode == "add":
         tokens, maps = add_maps(tokens, maps, present), None
-      else:
-        maps = rows(jnp.where(present[..., None, None], maps, 0))
+    if cfg.labels:
+      logits = self.labels(tokens, maps, media.segmentation_valid)
+      out["labels"] = logits.reshape(B, M, -1)
+    if maps is not None:
+      maps = rows(jnp.where(media.segmentation_valid[..., None, None], maps, 0))
     return rows(tokens), maps, out
 
   def _map_tokens(self, maps: jax.Array) -> jax.Array:
@@ -131,16 +137,30 @@ class FaceMLLM(nn.Module):
   @typed
   def __call__(self, batch: Batch) -> Float[Array, "B L V"]:
     """Float32 scores of the token after each position; see Batch.targets."""
-    return self.decoder.logits(self._hidden(batch))
+    x, _ = self.embed(batch)
+    hidden, _ = self.decoder(x, batch.positions, batch.segment_ids)
+    return self.decoder.logits(hidden)
 
   @typed
   def loss(self, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sum over a batch's target tokens of -log p in nats, and their weight; see losses.py."""
-    return self.decoder.loss(self._hidden(batch), batch.targets, batch.loss_weights)
+    """Sum over a batch's target tokens of -log p in nats, and their weight; see losses.py.
 
-  def _hidden(self, batch: Batch) -> jax.Array:
-    x, _ = self.embed(batch)
-    return self.decoder(x, batch.positions, batch.segment_ids)[0]
+    A labelled picture counts as config.labels.weight tokens of a loss of its own; see LabelHead.
+    """
+    x, out = self.embed(batch)
+    hidden, _ = self.decoder(x, batch.positions, batch.segment_ids)
+    total, weight = self.decoder.loss(hidden, batch.targets, batch.loss_weights)
+    for kind, media in (("image", batch.images), ("video", batch.videos)):
+      if media.labels is not None and media.labels.size:
+        flat = lambda x: x.reshape(-1, x.shape[-1])
+        own = self.labels.loss(flat(out[f"{kind}/labels"]), flat(media.labels))
+        total, weight = total + own[0], weight + own[1]
+    return total, weight
+
+  def label_scores(self, batch: Batch, kind: Kind = "image") -> Float[Array, "B M A"]:
+    """Probabilities of the labels of a batch's pictures or clips; groups add up to 1."""
+    media = batch.images if kind == "image" else batch.videos
+    return self.labels.scores(self.visual(media, kind)[2]["labels"])
 
   def prefill(self, batch: Batch, slots: int) -> tuple[jax.Array, Cache]:
     """Reads prompts: scores [B V] after each row's last token, and a cache of `slots` slots.

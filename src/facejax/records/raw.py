@@ -77,7 +77,9 @@ def decode(raw: RawSample, frames: int) -> Sample:
     ModuleNotFoundError: a clip, and PyAV is not installed.
   """
   try:
-    return Sample(raw.id, raw.conversation, tuple(_decode(m, frames) for m in raw.media))
+    return Sample(
+      raw.id, raw.conversation, tuple(_decode(m, frames) for m in raw.media), raw.labels
+    )
   except MediaError as error:
     raise MediaError(f"sample {raw.id!r}: {error}") from error
 

@@ -8,7 +8,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -182,6 +183,10 @@ class RecordsSource:
   def raw(self, index: int) -> RawSample:
     """The sample as it is stored, with the name that messages use."""
     return dataclasses.replace(self._store[int(self._usable[index])], id=self.name(index))
+
+  def labels(self, index: int) -> Mapping[str, Any]:
+    """What the source's table says of the sample."""
+    return self.raw(index).labels
 
   def __getitem__(self, index: int) -> Sample:
     """Reads and decodes a sample. Raises MediaError, naming sample and file."""
