@@ -64,7 +64,7 @@ def test_couplings_help_weak_answers():
   noise = np.random.default_rng(3).normal(size=rows.shape)
   answers = 1 / (1 + np.exp(-(1.2 * (2 * rows - 1) + 1.5 * noise)))
   right = lambda s: ((s > 0.5) == rows)[:, :3].mean()
-  assert right(refine(answers, KNOWN)) > right(answers) + 0.02
+  assert right(refine(answers, KNOWN, 0.5)) > right(answers) + 0.02
 
 
 def test_unknown_labels_and_pairs():

@@ -78,14 +78,16 @@ def statistics(counts: Cooccurrence, labels: LabelSet, shrink: float = SHRINK) -
 def refine(
   answers: Float[np.ndarray, "B N"],
   known: Statistics,
-  strength: float = 0.5,
+  strength: float = 0.1,
   rounds: int = 30,
 ) -> Float[np.ndarray, "B N"]:
   """A model's probabilities of "yes" -> scores that agree with each other.
 
   Half a step a round; answers at the prevalences stay where they are, and so do all with a strength
-  of 0. With a strength of 1 the couplings count in full, which takes answers for independent
-  evidence; those of one model share its errors, so half is the default.
+  of 0. A strength of 1 takes answers for independent evidence and labels for weakly coupled ones.
+  Neither holds: answers of one model share its errors, and the mean field overstates couplings as
+  strong as those of a rule. On drawn faces (not those that figures are given of) 0.1 was the most
+  that cost neither accuracy nor calibration much; 0.5 cost 2 % of the decisions.
   """
   field = _logit(answers)
   scores = np.clip(np.asarray(answers, np.float64), CLIP, 1 - CLIP)
