@@ -155,7 +155,7 @@ def test_a_metric_that_is_undefined_is_a_dash():
 def test_groups_are_shown(page):
   """Kills: a page without groups by default, a gap without its groups."""
   assert "Groups, " in page and "some gap always shows" in page
-  assert "skin " in page and "age 20-29" in page
+  assert "skin " in page and "age 40-49" in page
 
 
 def test_a_gap_names_both_groups():
@@ -271,6 +271,7 @@ def test_what_is_missing_is_said(tmp_path):
     ("Results", f"Nothing was evaluated yet - run facejax evaluate --workdir {tmp_path}."),
     ("Training loss", "No stage has a metrics.jsonl - train writes it as it goes."),
     ("Confusion, stage1", "stage1 has no confusion matrices - evaluate it first."),
+    ("Groups, stage1", "stage1 has no results by group - evaluate it first."),
     ("Faces and answers, stage1", "stage1 has no predictions.jsonl - evaluate it first."),
     (
       "Attention to face regions, stage1",
