@@ -139,6 +139,18 @@ def constrain(x: jax.Array, rules: AxisRules, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, spec)
 
 
+def check_rows(stage: str, rows: int, accumulate: int, mesh: Mesh) -> None:
+  """Raises ValueError unless each micro-batch divides over the devices that split the rows."""
+  axes = batch_sharding(mesh).spec[0]
+  parts = math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
+  if rows % (accumulate * parts):
+    raise ValueError(
+      f"stages.{stage}.rows={rows}: expected a multiple of {accumulate * parts}, that is "
+      f"accumulate={accumulate} times {parts} devices along the rows of a batch; change rows, "
+      "accumulate or mesh"
+    )
+
+
 def param_shardings(params: Any, mesh: Mesh | AbstractMesh, rules: AxisRules = AxisRules()) -> Any:
   """A NamedSharding for each leaf of a tree of parameters or of their shapes.
 

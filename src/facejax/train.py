@@ -48,7 +48,7 @@ from facejax.hub import INTERRUPTED
 from facejax.models.face_mllm import FaceMLLM
 from facejax.optim import global_norm, learning_rate, make_optimizer
 from facejax.refusals import Refusals
-from facejax.sharding import batch_sharding, constrain, make_mesh
+from facejax.sharding import batch_sharding, check_rows, constrain, make_mesh
 from facejax.signals import StopRequest
 from facejax.state import TrainState, abstract_state
 from facejax.types import Batch, tree_of_shapes
@@ -111,7 +111,8 @@ def prepare(
   workdirs.check_sources(config, workdir, names, resume)
   mesh = make_mesh(config.mesh)
   for name in names:
-    _check_rows(name, config.stages[name], mesh)
+    stage = config.stages[name]
+    check_rows(name, stage.rows, stage.accumulate, mesh)
   workdirs.prepare(workdir, names, resume, overwrite)
   return mesh
 
@@ -179,18 +180,6 @@ def put(batch: Batch, rows: int, mesh: Mesh) -> Batch:
   )
   with jax.transfer_guard_host_to_device("allow"):  # with several processes JAX counts it implicit
     return jax.tree.map(place, batch)
-
-
-def _check_rows(name: str, stage: StageConfig, mesh: Mesh) -> None:
-  """Raises ValueError unless each micro-batch divides over the devices that split the rows."""
-  axes = batch_sharding(mesh).spec[0]
-  parts = math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
-  if stage.rows % (stage.accumulate * parts):
-    raise ValueError(
-      f"stages.{name}.rows={stage.rows}: expected a multiple of {stage.accumulate * parts}, that "
-      f"is accumulate={stage.accumulate} times {parts} devices along the rows of a batch; change "
-      "rows, accumulate or mesh"
-    )
 
 
 class _Stage(NamedTuple):
