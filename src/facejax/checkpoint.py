@@ -26,8 +26,8 @@ from jax.sharding import Mesh
 
 from facejax import bases, config_io, convert, lora, weights
 from facejax.config import MeshConfig, RunConfig, StageConfig
-from facejax.models.face_mllm import FaceMLLM
-from facejax.sharding import make_mesh
+from facejax.models.face_mllm import FaceMLLM, init_shapes
+from facejax.sharding import make_mesh, param_shardings
 from facejax.state import TrainState, abstract_state, as_loaded, assemble, draw
 
 _ITEMS = ("params", "train", "meta")
@@ -177,24 +177,34 @@ def load_params(folder: str | Path, step: int | None = None, shardings: Any = No
   return flax.traverse_util.unflatten_dict(_read(item, targets), sep="/")
 
 
-def load_run(workdir: str | Path, stage: str | None = None) -> tuple[RunConfig, dict, Path]:
+def load_run(
+  workdir: str | Path, stage: str | None = None, mesh: Mesh | None = None
+) -> tuple[RunConfig, dict, Path]:
   """(config, parameters, stage folder) of a stage's newest checkpoint; the last stage if None.
 
-  The folder may also be one that `facejax convert import` wrote, or one in a released layout: its
-  config has no stages, and its parameters the type they are stored in. The config is data from
-  JSON; nothing of it is executed. Raises as load_params or convert.load.
+  With a mesh the parameters are read onto it, else onto the first local device. The folder may
+  also be one that `facejax convert import` wrote, or one in a released layout: its config has no
+  stages, and its parameters the type they are stored in. The config is data from JSON; nothing of
+  it is executed. Raises as load_params or convert.load.
   """
   if stage is None and is_released(workdir):
-    imported = convert.load(workdir, dtype=None)
-    if not isinstance(imported.config, RunConfig):
-      raise ValueError(f"{workdir} is a lone {imported.family} - expected a whole model")
-    return imported.config, imported.params, Path(workdir)
+    opened = convert.open_checkpoint(workdir)
+    if not isinstance(opened.config, RunConfig):
+      raise ValueError(f"{workdir} is a lone {opened.family} - expected a whole model")
+    imported = convert.load(workdir, dtype=None, shardings=_on(mesh, opened.config))
+    return opened.config, imported.params, Path(workdir)
   stage_dir = _stage_dir(Path(workdir) / stage if stage else Path(workdir))
   item = _params_item(stage_dir, None)
   with Checkpoints(stage_dir, keep=None) as checkpoints:
     saved = checkpoints.meta(int(item.parent.name))
   config = config_io.from_dict(RunConfig, saved["config"])
-  return config, load_params(stage_dir, int(item.parent.name)), stage_dir
+  params = load_params(stage_dir, int(item.parent.name), _on(mesh, config))
+  return config, params, stage_dir
+
+
+def _on(mesh: Mesh | None, config: RunConfig) -> Any:
+  """Where the parameters lie on a mesh; None without one."""
+  return param_shardings(init_shapes(config.model), mesh) if mesh else None
 
 
 def is_released(folder: str | Path) -> bool:

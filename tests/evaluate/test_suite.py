@@ -9,12 +9,19 @@ import sys
 from pathlib import Path
 
 import facexbench_folder
+import jax
+import numpy as np
 import pytest
 
-from facejax import config_io
+sys.path.append(str(Path(__file__).parents[1]))
+import saved_run
+
+from facejax import bases, checkpoint, config_io
+from facejax.config import MeshConfig
 from facejax.evaluate import compare, predictions, suite, tables
 from facejax.evaluate.benchmarks import open_benchmark
 from facejax.generate import Answer, Sampling
+from facejax.sharding import make_mesh
 from facejax.types import Sample
 
 ROOT = Path(__file__).parents[2]
@@ -287,3 +294,22 @@ def test_one_run_at_a_time(folder, tmp_path):
     pytest.raises(ValueError, match="another process is writing"),
   ):
     predictions.Predictions(tmp_path, {"parser": "p"})
+
+
+def test_parameters_are_read_onto_the_mesh(tmp_path):
+  """Kills: a 7B model that passes through one device, another digest on another mesh."""
+  saved_run.save(tmp_path / "run", saved_run.config(fusion=None))
+  mesh = make_mesh(MeshConfig())
+  flat = lambda params: {
+    jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)
+  }
+  on_one = flat(checkpoint.load_run(tmp_path / "run")[1])
+  on_all = flat(checkpoint.load_run(tmp_path / "run", mesh=mesh)[1])
+  assert on_one.keys() == on_all.keys()
+  for name, x in on_all.items():
+    assert x.sharding.mesh == mesh and len(x.sharding.device_set) == 8
+    assert np.array_equal(x, on_one[name])
+  digests = {suite.digest_of(bases.manifest(params)) for params in (on_one, on_all)}
+  assert len(digests) == 1
+  changed = {**on_one, name: on_one[name] + 1}
+  assert suite.digest_of(bases.manifest(changed)) not in digests

@@ -138,7 +138,9 @@ def _model(args: argparse.Namespace) -> "Model":
   from facejax.generate import Answerer
   from facejax.sharding import make_mesh
 
-  config, params, folder = checkpoint.load_run(Path(args.checkpoint), args.stage or None)
+  several = len(jax.devices()) > 1 or args.mesh
+  mesh = make_mesh(_mesh(args.mesh)) if several else None
+  config, params, folder = checkpoint.load_run(Path(args.checkpoint), args.stage or None, mesh)
   if args.rows:
     config = dataclasses.replace(
       config, evaluate=dataclasses.replace(config.evaluate, rows=args.rows)
@@ -148,8 +150,6 @@ def _model(args: argparse.Namespace) -> "Model":
   leaves = jax.tree_util.tree_leaves_with_path(params)
   name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
   digest = digest_of(bases.manifest({name(path): x for path, x in leaves}))
-  several = len(jax.devices()) > 1 or args.mesh
-  mesh = make_mesh(_mesh(args.mesh)) if several else None
   return Model(config, Answerer(config, params, mesh), str(folder), digest, folder.name)
 
 
