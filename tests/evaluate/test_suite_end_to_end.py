@@ -48,6 +48,7 @@ def arguments(place, out, *more):
     *("evaluate", "--suite", "facexbench,utkface", "--checkpoint", str(place / "run")),
     *("--data", str(place / "data"), "--out", str(place / out), "--rows", "8"),
     *("--set", "facexbench.partial=true", "--set", "utkface.split=all", "--new-tokens", "4"),
+    *("--temperature", "1"),
     *more,
   ]
 

@@ -110,7 +110,9 @@ def evaluate(benchmark: Benchmark, model: Model, out: Path, terms: Terms = Terms
     predictions.forget(lambda r: r.get("unread", False) and not items[r["id"]].error)
     predictions.reread(lambda record: _parsed(benchmark, items[record["id"]], record))
     started, before = time.monotonic(), len(predictions.records)
-    _answer_all(benchmark, model, form, terms, predictions)
+    _answer_all(
+      _Asker(benchmark, model, form, _sampling(benchmark, terms), terms.seed), predictions
+    )
     asked, seconds = len(predictions.records) - before, time.monotonic() - started
     results = summarise(
       benchmark,
@@ -190,58 +192,6 @@ def ready(benchmark: Benchmark, out: Path, terms: Terms) -> Benchmark:
   return dataclasses.replace(benchmark, items=items)
 
 
-def _answer_all(
-  benchmark: Benchmark, model: Model, form: RowFormat, terms: Terms, predictions: Predictions
-) -> None:
-  """Answers chunk by chunk what the predictions lack."""
-  sampling = _sampling(benchmark, terms)
-  room = model.config.model.decoder.max_length - sampling.new_tokens + 1
-  predictions.add(
-    {**_record(benchmark, item, form, None, item.error), "unread": True}
-    for item in benchmark.items
-    if item.error
-  )
-  parts = list(chunks(benchmark.items, model.config.evaluate.rows))
-  left = [(i, part) for i, part in enumerate(parts) if _lacks(part, predictions)]
-  total = len(benchmark.items)
-  with (
-    Progress(benchmark.name, len(predictions.records), total) as progress,
-    ThreadPoolExecutor(1) as reader,
-  ):
-    read = lambda part: [_sample(benchmark, item, form, room) for item in part]
-    coming = reader.submit(read, left[0][1]) if left else None
-    for place, (number, part) in enumerate(left):
-      assert coming is not None
-      samples = coming.result()
-      if place + 1 < len(left):
-        coming = reader.submit(read, left[place + 1][1])
-      # Draws depend on the chunk and the place in it, not on what was answered before.
-      seed = terms.seed * 1_000_003 + number
-      _answer_chunk(benchmark, model, form, sampling, seed, part, samples, predictions)
-      progress.advance(len(predictions.records))
-      if place % max(1, len(left) // 10) == 0 or place + 1 == len(left):
-        progress.show(len(predictions.records), "answers")
-
-
-def _lacks(part: Sequence[Item], predictions: Predictions) -> bool:
-  return any(item.id not in predictions.records for item in part)
-
-
-def _answer_chunk(
-  benchmark, model, form, sampling, seed, part, samples, predictions: Predictions
-) -> None:
-  """Answers and stores one chunk; what cannot be asked is stored with its reason."""
-  asked = [sample for sample in samples if isinstance(sample, Sample)]
-  answers = iter(model.answerer.answer(asked, sampling, seed) if asked else ())
-  records = []
-  for item, sample in zip(part, samples, strict=True):
-    if isinstance(sample, Sample):
-      records.append(_record(benchmark, item, form, next(answers), ""))
-    else:
-      records.append(_record(benchmark, item, form, None, sample.reason))
-  predictions.add(records)
-
-
 def chunks(items: Sequence[Item], rows: int) -> Iterator[list[Item]]:
   """The items that can be asked, `rows` at a time; a pure function of both."""
   asked = [item for item in items if not item.error]
@@ -251,44 +201,98 @@ def chunks(items: Sequence[Item], rows: int) -> Iterator[list[Item]]:
     yield asked[start : start + rows]
 
 
-def _sample(benchmark: Benchmark, item: Item, form: RowFormat, room: int) -> Sample | Refusal:
-  """The decoded item, or why it cannot be asked: damaged media, or more than fits the model."""
-  frames = form.table.model.frames
-  try:
-    raw = RawSample(item.id, (Turn("human", item.prompt),), benchmark.load(item))
-    sample = decode(raw, frames)
-    outline = [form.outline(medium) for medium in sample.media]
-    count = lambda kind: sum(m.pictures for m in outline if m.kind == kind)
-    table = VisualTable(form.table.model, count("image"), count("video"))
-    wide = dataclasses.replace(form, table=table, length=2**31 - 1)
-    length = len(wide.text(sample.id, sample.conversation, outline, prompt=True))
-  except (MediaError, ValueError) as error:
-    return Refusal(item.id, str(error))
-  if length > room:
+def _answer_all(asker: "_Asker", predictions: Predictions) -> None:
+  """Answers chunk by chunk what the predictions lack."""
+  benchmark = asker.benchmark
+  predictions.add(
+    {**asker.record(item, None, item.error), "unread": True}
+    for item in benchmark.items
+    if item.error
+  )
+  lacks = lambda part: any(item.id not in predictions.records for item in part)
+  parts = enumerate(chunks(benchmark.items, asker.model.config.evaluate.rows))
+  left = [(number, part) for number, part in parts if lacks(part)]
+  with (
+    Progress(benchmark.name, len(predictions.records), len(benchmark.items)) as progress,
+    ThreadPoolExecutor(1) as reader,
+  ):
+    coming = [reader.submit(asker.read, part) for _, part in left[:1]]
+    for place, (number, part) in enumerate(left):
+      samples = coming.pop().result()
+      coming += [reader.submit(asker.read, part) for _, part in left[place + 1 : place + 2]]
+      predictions.add(asker.answer(number, part, samples))
+      progress.advance(len(predictions.records))
+      if place % max(1, len(left) // 10) == 0 or place + 1 == len(left):
+        progress.show(len(predictions.records), "answers")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asker:
+  """One model asked one benchmark."""
+
+  benchmark: Benchmark
+  model: Model
+  form: RowFormat
+  sampling: Sampling
+  seed: int
+
+  def read(self, part: Sequence[Item]) -> list[Sample | Refusal]:
+    """The decoded items of a chunk."""
+    return [self._sample(item) for item in part]
+
+  def _sample(self, item: Item) -> Sample | Refusal:
+    """The decoded item, or why it cannot be asked: damaged media, or more than fits the model."""
+    model = self.form.table.model
+    room = model.decoder.max_length - self.sampling.new_tokens + 1
+    try:
+      raw = RawSample(item.id, (Turn("human", item.prompt),), self.benchmark.load(item))
+      sample = decode(raw, model.frames)
+      outline = [self.form.outline(medium) for medium in sample.media]
+      count = lambda kind: sum(m.pictures for m in outline if m.kind == kind)
+      table = VisualTable(model, count("image"), count("video"))
+      wide = dataclasses.replace(self.form, table=table, length=2**31 - 1)
+      length = len(wide.text(sample.id, sample.conversation, outline, prompt=True))
+    except (MediaError, ValueError) as error:
+      return Refusal(item.id, str(error))
+    if length <= room:
+      return sample
     return Refusal(
       item.id,
       f"the prompt with {len(item.media)} media takes {length} tokens, the model has room for "
       f"{room} beside the answer",
     )
-  return sample
 
+  def answer(
+    self, number: int, part: Sequence[Item], samples: Sequence[Sample | Refusal]
+  ) -> list[dict[str, Any]]:
+    """The records of chunk `number`; what cannot be asked has its reason.
 
-def _record(
-  benchmark: Benchmark, item: Item, form: RowFormat, answer: Answer | None, error: str
-) -> dict[str, Any]:
-  """What predictions.jsonl says of an item."""
-  record: dict[str, Any] = {
-    "id": item.id,
-    "prompt": form.template.asked(item.prompt),
-    "answer": answer.text if answer else "",
-    "stopped": bool(answer and answer.stopped),
-    "parsed": benchmark.parse(answer.text, item) if answer else None,
-    "truth": item.truth,
-    "groups": dict(item.groups),
-  }
-  if item.choices:
-    record["choices"] = list(item.choices)
-  return {**record, "error": error} if error else record
+    Draws depend on the chunk and the place in it, not on what was answered before.
+    """
+    asked = [sample for sample in samples if isinstance(sample, Sample)]
+    seed = self.seed * 1_000_003 + number
+    answers = iter(self.model.answerer.answer(asked, self.sampling, seed) if asked else ())
+    return [
+      self.record(item, next(answers), "")
+      if isinstance(sample, Sample)
+      else self.record(item, None, sample.reason)
+      for item, sample in zip(part, samples, strict=True)
+    ]
+
+  def record(self, item: Item, answer: Answer | None, error: str) -> dict[str, Any]:
+    """What predictions.jsonl says of an item."""
+    record: dict[str, Any] = {
+      "id": item.id,
+      "prompt": self.form.template.asked(item.prompt),
+      "answer": answer.text if answer else "",
+      "stopped": bool(answer and answer.stopped),
+      "parsed": self.benchmark.parse(answer.text, item) if answer else None,
+      "truth": item.truth,
+      "groups": dict(item.groups),
+    }
+    if item.choices:
+      record["choices"] = list(item.choices)
+    return {**record, "error": error} if error else record
 
 
 def _parsed(benchmark: Benchmark, item: Item, record: Mapping[str, Any]) -> Any:

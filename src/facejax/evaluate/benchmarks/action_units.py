@@ -17,7 +17,7 @@ from pathlib import Path
 
 from facejax.config_checks import within
 from facejax.evaluate import answers
-from facejax.evaluate.benchmarks.labelled import Labelled, benchmark, of_table, table_media
+from facejax.evaluate.benchmarks.labelled import Form, Labelled, benchmark, of_table, table_media
 from facejax.evaluate.protocol import Benchmark
 from facejax.faces.action_units import ACTION_UNITS
 from facejax.records.layouts import disfa
@@ -72,19 +72,21 @@ class DisfaBenchmark:
     active = lambda labels: _active(labels["intensities"], units)
     subject = lambda row: {"subject": str(row.labels["subject"])}
     return benchmark(
-      "disfa",
+      Form(
+        "disfa",
+        task="units",
+        subject="action_units",
+        classes=units,
+        kind="image",
+        wording=self.prompt,
+        parse=lambda text: answers.action_units(text, units),
+        names=tuple(_names(units)),
+        cluster="subject",
+      ),
       of_table(table, active, subject),
       root / (self.frames or self.videos),
-      task="units",
-      subject="action_units",
-      classes=units,
-      kind="image",
-      wording=self.prompt,
-      settings={"units": self.units, "every": self.every, "subjects": list(self.subjects)},
-      parse=lambda text: answers.action_units(text, units),
+      {"units": self.units, "every": self.every, "subjects": list(self.subjects)},
       load=table_media(table, "image"),
-      names=_names(units),
-      cluster="subject",
     )
 
 
@@ -135,18 +137,20 @@ class Bp4dBenchmark:
     wanted = [p for p in tables if not self.subjects or p.name.split("_")[0] in self.subjects]
     rows = [row for path in wanted for row in _coded(path, root / self.frames, self.every)]
     return benchmark(
-      "bp4d",
+      Form(
+        "bp4d",
+        task="units",
+        subject="action_units",
+        classes=BP4D_12,
+        kind="image",
+        wording=self.prompt,
+        parse=lambda text: answers.action_units(text, BP4D_12),
+        names=tuple(_names(BP4D_12)),
+        cluster="subject",
+      ),
       rows,
       root / self.frames,
-      task="units",
-      subject="action_units",
-      classes=BP4D_12,
-      kind="image",
-      wording=self.prompt,
-      settings={"every": self.every, "subjects": list(self.subjects)},
-      parse=lambda text: answers.action_units(text, BP4D_12),
-      names=_names(BP4D_12),
-      cluster="subject",
+      {"every": self.every, "subjects": list(self.subjects)},
     )
 
 

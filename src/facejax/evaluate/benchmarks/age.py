@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 
 from facejax.config_checks import one_of
-from facejax.evaluate.benchmarks.labelled import Labelled, benchmark, of_table
+from facejax.evaluate.benchmarks.labelled import Form, Labelled, benchmark, of_table
 from facejax.evaluate.fairness import age_band
 from facejax.evaluate.protocol import Benchmark
 from facejax.records.layouts.table import Row
@@ -46,15 +46,17 @@ class UtkFaceBenchmark:
     """Lists the folder."""
     table = UtkFace(self.folder, self.split).open()
     return benchmark(
-      "utkface",
+      Form(
+        "utkface",
+        task="age",
+        subject="age",
+        classes=(),
+        kind="image",
+        wording=self.prompt,
+      ),
       of_table(table, lambda labels: float(labels["age"]), _people),
       self.folder,
-      task="age",
-      subject="age",
-      classes=(),
-      kind="image",
-      wording=self.prompt,
-      settings={"split": self.split},
+      {"split": self.split},
     )
 
 
@@ -108,16 +110,18 @@ class MorphBenchmark:
       race = races.get((person.lstrip("0"), number.lstrip("0")))
       rows.append(Labelled(place, place, float(years), groups | ({"race": race} if race else {})))
     return benchmark(
-      "morph",
+      Form(
+        "morph",
+        task="age",
+        subject="age",
+        classes=(),
+        kind="image",
+        wording=self.prompt,
+        cluster="person",
+      ),
       rows,
       root,
-      task="age",
-      subject="age",
-      classes=(),
-      kind="image",
-      wording=self.prompt,
-      settings={"split": self.split},
-      cluster="person",
+      {"split": self.split},
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from facejax.config_checks import one_of
 from facejax.evaluate import answers
-from facejax.evaluate.benchmarks.labelled import Labelled, benchmark, of_table
+from facejax.evaluate.benchmarks.labelled import Form, Labelled, benchmark, of_table
 from facejax.evaluate.protocol import Benchmark, Item, MediaFile, from_files
 from facejax.records.layouts.celeba import NOUNS, CelebA
 from facejax.records.layouts.table import Row
@@ -56,16 +56,18 @@ class CelebABenchmark:
     if self.ask == "each":
       return _each(rows, folder, settings)
     return benchmark(
-      "celeba",
+      Form(
+        "celeba",
+        task="attributes",
+        subject="attributes",
+        classes=tuple(NOUNS),
+        kind="image",
+        wording=self.prompt,
+        names=tuple(name.replace("_", " ") for name in NOUNS),
+      ),
       rows,
       folder,
-      task="attributes",
-      subject="attributes",
-      classes=tuple(NOUNS),
-      kind="image",
-      wording=self.prompt,
-      settings=settings,
-      names=[name.replace("_", " ") for name in NOUNS],
+      settings,
     )
 
 

@@ -12,7 +12,7 @@ import dataclasses
 from pathlib import Path
 
 from facejax.config_checks import one_of
-from facejax.evaluate.benchmarks.labelled import benchmark, of_table
+from facejax.evaluate.benchmarks.labelled import Form, benchmark, of_table
 from facejax.evaluate.protocol import Benchmark
 from facejax.records.layouts.faceforensics import METHODS, FaceForensics
 
@@ -43,19 +43,21 @@ class FaceForensicsBenchmark:
     splits = Path(self.folder) / "splits" / f"{self.split}.json"
     table = FaceForensics(self.folder, str(splits), self.compression, self.methods).open()
     made = benchmark(
-      "ffpp",
+      Form(
+        "ffpp",
+        task="class",
+        subject="deepfake",
+        classes=("real", "fake"),
+        kind="video",
+        wording=self.prompt,
+      ),
       of_table(
         table,
         lambda labels: "fake" if labels["manipulated"] else "real",
         lambda row: {"method": row.labels["method"] or "original"},
       ),
       self.folder,
-      task="class",
-      subject="deepfake",
-      classes=("real", "fake"),
-      kind="video",
-      wording=self.prompt,
-      settings={
+      {
         "split": self.split,
         "compression": self.compression,
         "methods": list(self.methods),

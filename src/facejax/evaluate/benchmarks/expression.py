@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from facejax.config_checks import one_of, within
-from facejax.evaluate.benchmarks.labelled import Labelled, benchmark, of_table
+from facejax.evaluate.benchmarks.labelled import Form, Labelled, benchmark, of_table
 from facejax.evaluate.fairness import age_band
 from facejax.evaluate.protocol import Benchmark
 from facejax.faces.action_units import EXPRESSIONS
@@ -56,15 +56,17 @@ class RafDbBenchmark:
     people = {p.name.removesuffix("_manu_attri.txt"): p for p in manual.glob("*_manu_attri.txt")}
     groups = lambda row: _raf_people(people.get(row.id.rsplit(".", 1)[0]))
     return benchmark(
-      "rafdb",
+      Form(
+        "rafdb",
+        task="class",
+        subject="expression",
+        classes=EXPRESSIONS,
+        kind="image",
+        wording=self.prompt,
+      ),
       of_table(table, lambda labels: labels["expression"], groups),
       self.folder,
-      task="class",
-      subject="expression",
-      classes=EXPRESSIONS,
-      kind="image",
-      wording=self.prompt,
-      settings={"split": self.split, "images": self.images, "people": bool(people)},
+      {"split": self.split, "images": self.images, "people": bool(people)},
     )
 
 
@@ -124,15 +126,17 @@ class AffectNetBenchmark:
       if truth in names or truth is None:
         rows.append(Labelled(stem, f"val_set/images/{stem}.jpg", truth, {}, error))
     return benchmark(
-      "affectnet",
+      Form(
+        "affectnet",
+        task="class",
+        subject="expression",
+        classes=names,
+        kind="image",
+        wording=self.prompt,
+      ),
       rows,
       self.folder,
-      task="class",
-      subject="expression",
-      classes=names,
-      kind="image",
-      wording=self.prompt,
-      settings={"classes": self.classes},
+      {"classes": self.classes},
     )
 
 
@@ -182,15 +186,17 @@ class DfewBenchmark:
       own = of_table(table, lambda labels: labels["expression"], fold_of)
       rows |= {row.id: row for row in own}
     made = benchmark(
-      "dfew",
+      Form(
+        "dfew",
+        task="class",
+        subject="expression",
+        classes=EXPRESSIONS,
+        kind="video",
+        wording=self.prompt,
+      ),
       rows.values(),
       clips,
-      task="class",
-      subject="expression",
-      classes=EXPRESSIONS,
-      kind="video",
-      wording=self.prompt,
-      settings={"fold": self.fold},
+      {"fold": self.fold},
     )
     return dataclasses.replace(made, breakdowns=() if self.fold else ("fold",))
 
@@ -238,16 +244,18 @@ class CremaDBenchmark:
     rows = [_acted(p, f"{self.clips}/{p.name}", people) for p in found]
     kept = sorted({r.groups["actor"] for r in rows if r.truth})[-self.actors :]
     return benchmark(
-      "cremad",
+      Form(
+        "cremad",
+        task="class",
+        subject="expression",
+        classes=tuple(x for x in EXPRESSIONS if x in _CREMAD.values()),
+        kind="video",
+        wording=self.prompt,
+        cluster="actor",
+      ),
       [row for row in rows if row.truth is None or row.groups["actor"] in kept],
       root,
-      task="class",
-      subject="expression",
-      classes=tuple(x for x in EXPRESSIONS if x in _CREMAD.values()),
-      kind="video",
-      wording=self.prompt,
-      settings={"actors": self.actors, "clips": self.clips},
-      cluster="actor",
+      {"actors": self.actors, "clips": self.clips},
     )
 
 

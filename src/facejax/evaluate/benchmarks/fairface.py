@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from facejax.annotate import fairface
-from facejax.evaluate.benchmarks.labelled import Labelled, benchmark
+from facejax.evaluate.benchmarks.labelled import Form, Labelled, benchmark
 from facejax.evaluate.fairness import AGE_BANDS
 from facejax.evaluate.protocol import Benchmark
 
@@ -43,16 +43,18 @@ class FairFaceBenchmark:
     subject = "age_band" if self.kind == "age" else self.kind
     classes = {"age": AGE_BANDS, "gender": fairface.GENDERS, "race": fairface.RACES}[self.kind]
     return benchmark(
-      f"fairface_{self.kind}",
+      Form(
+        f"fairface_{self.kind}",
+        task="class",
+        subject=subject,
+        classes=classes,
+        kind="image",
+        wording=self.prompt,
+        names=tuple(name.replace("_", " or ") for name in classes),
+      ),
       rows,
       Path(self.folder) / self.images,
-      task="class",
-      subject=subject,
-      classes=classes,
-      kind="image",
-      wording=self.prompt,
-      settings={"images": self.images},
-      names=[name.replace("_", " or ") for name in classes],
+      {"images": self.images},
     )
 
   def _row(self, row: fairface.Row) -> Labelled:

@@ -1,6 +1,7 @@
 """A label table of records/layouts -> a Benchmark: one question about each medium."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,59 +34,69 @@ class Labelled(NamedTuple):
   error: str = ""
 
 
-def benchmark(
-  name: str,
-  rows: Iterable[Labelled],
-  folder: str | Path,
-  *,
-  task: str,
-  subject: str,
-  classes: Sequence[Any],
-  kind: Kind,
-  wording: str,
-  settings: Mapping[str, Any],
-  parse: Callable[[str], Any] | None = None,
-  load: Callable[[Item], tuple[RawMedium, ...]] | None = None,
-  names: Sequence[str] = (),
-  cluster: str = "",
-) -> Benchmark:
-  """Rows as items, all asked in the same words.
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """What all items of a benchmark have in common.
 
-  Args:
+  Attributes:
     name: of the suite.
-    rows: of the release.
-    folder: of the media.
     task: of scores.py.
     subject: of prompts.py and answers.PARSERS: "expression", "age" and so on.
     classes: of the benchmark.
     kind: of the media.
     wording: of the prompt.
-    settings: recorded with the predictions.
-    parse: instead of the subject's parser.
-    load: reads an item's medium; None reads its file.
     names: of the classes in a closed prompt; the classes themselves if empty.
+    parse: instead of the subject's parser.
     cluster: see Benchmark.
   """
-  asked = prompt(subject, wording, kind, [str(x) for x in names or classes])
-  parser = parse or answers.PARSERS[subject]
+
+  name: str
+  task: str
+  subject: str
+  classes: tuple[Any, ...]
+  kind: Kind
+  wording: str
+  names: tuple[str, ...] = ()
+  parse: Callable[[str], Any] | None = None
+  cluster: str = ""
+
+
+def benchmark(
+  form: Form,
+  rows: Iterable[Labelled],
+  folder: str | Path,
+  settings: Mapping[str, Any],
+  load: Callable[[Item], tuple[RawMedium, ...]] | None = None,
+) -> Benchmark:
+  """Rows as items, all asked in the same words.
+
+  Args:
+    form: of the benchmark.
+    rows: of the release.
+    folder: of the media.
+    settings: recorded with the predictions.
+    load: reads an item's medium; None reads its file.
+  """
+  asked = prompt(form.subject, form.wording, form.kind, form.names or [*map(str, form.classes)])
+  parser = form.parse or answers.PARSERS[form.subject]
   items, left_out = [], []
   for row in rows:
     if row.truth is None:
       left_out.append(Refusal(row.id, row.error or "no label"))
       continue
-    media = (MediaFile(kind, row.path),) if row.path else ()
+    media = (MediaFile(form.kind, row.path),) if row.path else ()
     items.append(Item(row.id, asked, media, row.truth, (), dict(row.groups), row.error))
   return Benchmark(
-    name=name,
+    name=form.name,
     items=items,
-    task=task,
-    classes=tuple(classes),
+    task=form.task,
+    classes=form.classes,
     parse=lambda answer, item: parser(answer),
-    parser=answers.version(subject),
+    parser=answers.version(form.subject),
     folder=Path(folder),
     load=load or from_files(Path(folder)),
-    settings={"prompt": wording, **settings},
-    cluster=cluster,
+    settings={"prompt": form.wording, **settings},
+    cluster=form.cluster,
     new_tokens=NEW_TOKENS,
     left_out=tuple(left_out),
   )
