@@ -44,6 +44,11 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     metavar="NAME=INDEX",
     help="ask about the crops and landmarks of a completed index",
   )
+  _run_flags(g)
+
+
+def _run_flags(g) -> None:
+  """How a suite is run."""
   g.add_argument("--out", metavar="FOLDER", help="default: CHECKPOINT/evaluate_suite")
   g.add_argument("--limit", type=int, metavar="N", help="N items of each, evenly spread")
   g.add_argument("--new-tokens", type=int, metavar="N", help="default: the benchmark's")

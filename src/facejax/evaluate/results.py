@@ -39,15 +39,7 @@ def summarise(
   Raises:
     ValueError: records lack an item, or hold another: the denominator would change.
   """
-  by_id = {r["id"]: r for r in records}
-  wanted = [item.id for item in benchmark.items]
-  lacks, others = sorted(set(wanted) - set(by_id)), sorted(set(by_id) - set(wanted))
-  if lacks or others or len(by_id) < len(records):
-    raise ValueError(
-      f"{benchmark.name}: {len(records)} records for {len(wanted)} items; {len(lacks)} have none "
-      f"{lacks[:3]}, {len(others)} are of no item {others[:3]} - expected one each - run it again"
-    )
-  ordered = [by_id[name] for name in wanted]
+  ordered = _in_order(benchmark, records)
   truths, parsed = [r["truth"] for r in ordered], [r["parsed"] for r in ordered]
   scores = score(benchmark.task, truths, parsed, benchmark.classes)
   clusters = fairness.clusters(ordered, benchmark.cluster)
@@ -65,19 +57,34 @@ def summarise(
     "each": {what: pick(what) for what in scores.each},
     "confusion": scores.confusion,
     "groups": {k: fairness.by_group(scorer, ordered, k, *rest) for k in benchmark.breakdowns},
-    "fairness": {
-      kind: {
-        "groups": fairness.by_group(scorer, ordered, kind, *rest),
-        "gaps": fairness.gaps(scorer, ordered, kind, *rest),
-        "without": sum(kind not in r["groups"] for r in ordered),
-      }
-      for kind in benchmark.people()
-    },
+    "fairness": {kind: _by_person(scorer, ordered, kind, rest) for kind in benchmark.people()},
     "parse_failures": _failures(ordered, rest, clusters),
     "not_asked": _listed(r for r in ordered if r.get("error")),
     "cut": sum(not r["stopped"] and not r.get("error") for r in ordered),
     "left_out": _listed({"id": r.id, "error": r.reason} for r in benchmark.left_out),
     "notes": _listed({"id": r.id, "error": r.reason} for r in benchmark.notes),
+  }
+
+
+def _in_order(benchmark: Benchmark, records: Sequence[Mapping[str, Any]]) -> list[Mapping]:
+  """The records in the order of the items. Raises ValueError unless there is one each."""
+  by_id = {r["id"]: r for r in records}
+  wanted = [item.id for item in benchmark.items]
+  lacks, others = sorted(set(wanted) - set(by_id)), sorted(set(by_id) - set(wanted))
+  if lacks or others or len(by_id) < len(records):
+    raise ValueError(
+      f"{benchmark.name}: {len(records)} records for {len(wanted)} items; {len(lacks)} have none "
+      f"{lacks[:3]}, {len(others)} are of no item {others[:3]} - expected one each - run it again"
+    )
+  return [by_id[name] for name in wanted]
+
+
+def _by_person(scorer: fairness.Scorer, records: Sequence[Mapping], kind: str, rest: tuple) -> dict:
+  """Groups of people, the gaps between them, and how many items do not say it."""
+  return {
+    "groups": fairness.by_group(scorer, records, kind, *rest),
+    "gaps": fairness.gaps(scorer, records, kind, *rest),
+    "without": sum(kind not in r["groups"] for r in records),
   }
 
 

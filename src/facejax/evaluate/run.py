@@ -65,8 +65,7 @@ def evaluate(
   Returns:
     {metric: {value, low, high, n}} for HEADLINES, of the tasks that were asked; `au_f1` and
     `attribute_accuracy_each` with the same for each label; `confusion`, `parse_failures`,
-    `fairness` (every metric by age band and skin tone, with gaps), `seconds` and what was
-    evaluated. How answers without a label count is said in metrics.py.
+    `fairness` (see by_groups), `seconds` and what was evaluated. Answers without a label: metrics.py.
 
   Raises:
     ValueError: an unknown task or modality; or what Answerer refuses.
@@ -77,12 +76,9 @@ def evaluate(
   asked, truths, groups = _questions(config)
   sampling = Sampling(new_tokens=config.evaluate.new_tokens)
   with Progress(name, 0, len(asked)) as progress:
-    answers = Answerer(config, params, mesh).answer(
-      asked, sampling, progress=_Shown(progress, len(asked))
-    )
-  records = _records(config, asked, truths, answers)
-  for record in records:
-    record["groups"] = groups[record["face"]]
+    shown = _Shown(progress, len(asked))
+    answers = Answerer(config, params, mesh).answer(asked, sampling, progress=shown)
+  records = _records(config, asked, truths, answers, groups)
   results = {
     **score(config, records),
     "fairness": by_groups(config, records),
@@ -198,7 +194,11 @@ def _questions(config: RunConfig) -> tuple[list[Sample], list[Any], list[dict[st
 
 
 def _records(
-  config: RunConfig, asked: Sequence[Sample], truths: Sequence, answers: Sequence[Answer]
+  config: RunConfig,
+  asked: Sequence[Sample],
+  truths: Sequence,
+  answers: Sequence[Answer],
+  groups: Sequence[Mapping[str, str]],
 ) -> list[dict]:
   """What predictions.jsonl holds, with sets as sets."""
   template = row_format(config.model, config.data).template
@@ -218,6 +218,7 @@ def _records(
         "stopped": answer.stopped,
         "parsed": parsed,
         "truth": truth,
+        "groups": groups[int(face)],
       }
     )
   return records
