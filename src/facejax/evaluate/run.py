@@ -65,7 +65,7 @@ def evaluate(
   Returns:
     {metric: {value, low, high, n}} for HEADLINES, of the tasks that were asked; `au_f1` and
     `attribute_accuracy_each` with the same for each label; `confusion`, `parse_failures`,
-    `fairness` (see by_groups), `seconds` and what was evaluated. Answers without a label: metrics.py.
+    `fairness` (see by_groups), `seconds` and what was evaluated. No label: see metrics.py.
 
   Raises:
     ValueError: an unknown task or modality; or what Answerer refuses.
