@@ -38,7 +38,9 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     rows = [[name, _cell(interval)] for name, interval in each.items()]
     made.append(Table(f"{what} of each", ["", what], rows))
   for kind, groups in results["groups"].items():
-    made.append(_groups(f"by {kind}", groups))
+    table = _groups(f"by {kind}", groups)
+    sub_tasks = results["benchmark"] == "facexbench" and kind == "sub-task"
+    made.append(_beside_sub_tasks(table) if sub_tasks else table)
   for kind, found in results["fairness"].items():
     made.append(_groups(f"by {kind} of the person", found["groups"]))
     made.append(_gaps(kind, found))
@@ -74,7 +76,9 @@ def _main(results: Mapping[str, Any]) -> Table:
     values = [row.values.get(m) for m in (*metrics, *others)]
     cells = ["–" if x is None else f"{x:.2f}" for x in values]
     items = str(row.questions) if row.questions else "?"
-    body.append([f"{row.model} ({_PUBLISHED})", row.setting, items, *cells, row.source])
+    body.append(
+      [f"{row.model} ({_PUBLISHED})", row.setting, items, *cells, f"{row.source} ({row.tag})"]
+    )
   return Table(name, header, body, frozenset(range(1, len(body))), _note(results))
 
 
@@ -96,6 +100,8 @@ def _note(results: Mapping[str, Any]) -> str:
   if results["cut"]:
     told.append(f"{results['cut']} answers were cut at the length limit.")
   told.append("[95 % bootstrap interval].")
+  if published.rows(results["benchmark"]) and results["benchmark"] != "facexbench":
+    told += [f"Of published rows: {note}" for note in published.notes()]
   return " ".join(told)
 
 
@@ -107,6 +113,16 @@ def _groups(title: str, groups: Mapping[str, Mapping]) -> Table:
     for name, group in groups.items()
   ]
   return Table(title, ["", "n", *(WORDS.get(m, m) for m in metrics), "no label"], rows)
+
+
+def _beside_sub_tasks(table: Table) -> Table:
+  """The table with FaceLLM's published figures in columns of their own."""
+  tasks = published.sub_tasks()
+  models = list(dict.fromkeys(m for task in tasks.values() for m in task["percent"]))
+  header = [*table.header, *(f"{m} (published)" for m in models)]
+  cell = lambda task, m: f"{tasks[task]['percent'][m]:.1f}" if task in tasks else "–"
+  rows = [[*row, *(cell(row[0], m) for m in models)] for row in table.rows]
+  return table._replace(header=header, rows=rows)
 
 
 def _gaps(kind: str, found: Mapping[str, Any]) -> Table:
