@@ -116,6 +116,25 @@ def test_contradictions_name_the_chain():
   assert "exactly one of a, b can never be kept: none of them can be present" in found
 
 
+def test_propagation_goes_both_ways():
+  """Kills: implications that only run forwards, a group whose last label is not settled, a value
+  that does not follow."""
+  told = made(5, ("implies", "ab"), ("exactly_one", "bcd"), ("excludes", "ce")).rules
+  assert logic.propagate(told, {1: False}) == {1: False, 0: False}
+  assert logic.propagate(told, {1: False, 3: False}) == {
+    1: False,
+    0: False,
+    3: False,
+    2: True,
+    4: False,
+  }
+  assert logic.propagate(told, {4: True}) == {4: True, 2: False}
+  assert logic.propagate(told, {0: True}) == {0: True, 1: True, 2: False, 3: False}
+  with pytest.raises(logic.Conflict) as conflict:
+    logic.propagate(told, {0: True, 2: True})
+  assert [rule.kind for rule in conflict.value.chain] == ["implies", "exactly_one"]
+
+
 def test_components():
   # Kills: components that are not joined through a third, labels without rules among them.
   parts = made(7, ("implies", "ab"), ("excludes", "de"), ("at_most_one", "bef")).components

@@ -152,7 +152,7 @@ class Projection:
     self.approximate = tuple(names[i] for c in rough for i in c.labels)
 
   def most_probable(self, scores: Float[np.ndarray, "B N"]) -> Bool[np.ndarray, "B N"]:
-    """The most probable assignment that keeps the rules; a tie goes to the label listed first."""
+    """The most probable assignment that keeps the rules; one of them, always the same, in a tie."""
     log_odds = _log_odds(scores)
     result = log_odds > 0  # of labels without rules
     for part in self._components:
