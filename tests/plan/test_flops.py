@@ -9,7 +9,7 @@ import pytest
 from conftest import small
 
 from facejax import stages
-from facejax.config import ModelConfig
+from facejax.config import ModelConfig, SegmentationConfig
 from facejax.data.order import Order
 from facejax.fake import fake_batch
 from facejax.models import face_mllm, presets
@@ -53,14 +53,23 @@ def traced(model: ModelConfig, batch, trainable: tuple[str, ...]) -> float:
   return products(optimised)
 
 
+def with_maps(model: ModelConfig) -> ModelConfig:
+  """Maps through the picture's encoder, into positions of their own."""
+  vit = model.image
+  maps = SegmentationConfig("concat", vit.image_size, vit.grid, 3 * vit.width, form="image")
+  return dataclasses.replace(model, segmentation=maps)
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["pictures", "maps"])
 @pytest.mark.parametrize(
   "trainable", [(".*",), (r"(?!(image|video)_encoder/).*",), ("projector/.*",), ("decoder/.*",)]
 )
-def test_the_count_is_that_of_the_products_that_are_traced(trainable):
+def test_the_count_is_that_of_the_products_that_are_traced(trainable, maps):
   # Kills: a gradient that is not needed counted, one that is needed forgotten, a block behind the
-  # selected one, a patch too many. The program's attention is over all pairs of a row, ours over
-  # half, and it computes its scores once more for the backward pass; the loss its products too.
-  model = small().model
+  # selected one, a patch too many; maps that an encoder sees for nothing. The program's attention
+  # is over all pairs of a row, ours over half, and it computes its scores once more for the
+  # backward pass; the loss its products too.
+  model = with_maps(small().model) if maps else small().model
   config = small(model=model)
   rows, L = 2, config.data.row_length
   batch = fake_batch(model, rows, L, images=1)
@@ -72,7 +81,7 @@ def test_the_count_is_that_of_the_products_that_are_traced(trainable):
   pairs = 2.0 * d.layers * d.heads * d.head_width * L * L * rows
   ours += parts["attention"].total  # the half above the diagonal
   ours += pairs * (parts["attention"].backward > 0)  # scores again
-  scores = 2.0 * (vit.grid**2 + 1) ** 2 * vit.width * rows
+  scores = 2.0 * (vit.grid**2 + 1) ** 2 * vit.width * rows * (1 + maps)
   ours += scores * (parts["image_encoder"].backward > 0)
   theirs = traced(model, batch, trainable)
   assert theirs == pytest.approx(ours, rel=0.08)

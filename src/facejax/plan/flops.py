@@ -11,6 +11,7 @@ Products count for all positions and media slots of the rows; `useful` counts th
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import flax.traverse_util
@@ -52,8 +53,9 @@ class Trained:
   names: frozenset[str]
 
   def any(self, *components: str) -> bool:
-    """Whether something of these components trains."""
-    return any(name.startswith(tuple(f"{c}/" for c in components)) for name in self.names)
+    """Whether something of these components, or one of these parameters, trains."""
+    below = tuple(f"{c}/" for c in components)
+    return any(name.startswith(below) or name in components for name in self.names)
 
 
 def count(
@@ -101,13 +103,13 @@ def _positions(name: str, model: ModelConfig, data: DataConfig, table: VisualTab
     return
   for kind in _KINDS:
     frames = table.slots(kind) * table.frames(kind)
-    vit, tokens = model.encoder(kind), model.tokens(kind)
+    tokens = model.tokens(kind)
     if not frames:
       continue
     if component.endswith("_encoder"):
-      mine = "video_encoder" if kind == "video" and model.video else "image_encoder"
-      if component == mine and not re.match(r"\w+/rest/", name):
-        yield component, frames * (vit.grid**2 + ("/patch/" not in name)), used[kind]
+      for mine, seen in _encoders(model, kind):
+        if component == mine and not re.match(r"\w+/rest/", name):
+          yield component, frames * (seen.grid**2 + ("/patch/" not in name)), used[kind]
     elif component == "landmark_projector":
       yield component, frames, used[kind]
     elif component == "fusion":
@@ -115,8 +117,20 @@ def _positions(name: str, model: ModelConfig, data: DataConfig, table: VisualTab
       yield component, frames * (len(REGIONS) if regions else tokens), used[kind]
     elif component == "segmentation":
       yield component, frames * model.segmentation.grid**2, used[kind]
+    elif component == "labels":
+      if "/project/" in name:  # the graph sees 40 labels a step: nothing beside the rows
+        yield component, table.slots(kind), used[kind]
     else:
-      yield component, frames * tokens, used[kind]
+      maps = model.map_encoder and model.segmentation.projector == "image"
+      own = tokens + (model.segmentation.grid**2 if maps and component == "projector" else 0)
+      yield component, frames * own, used[kind]
+
+
+def _encoders(model: ModelConfig, kind: Kind) -> Iterator[tuple[str, VitConfig]]:
+  """The encoders that a picture or frame goes through, and its map: component, config."""
+  yield "video_encoder" if kind == "video" and model.video else "image_encoder", model.encoder(kind)
+  if model.map_encoder:
+    yield "segmentation_encoder" if model.segmentation.vit else "image_encoder", model.map_encoder
 
 
 _BEFORE = (  # whose training asks for the gradient of a matrix's input; the first match counts
@@ -131,7 +145,20 @@ _BEFORE = (  # whose training asks for the gradient of a matrix's input; the fir
     r"fusion/.*",
     ("image_encoder", "video_encoder", "projector", "landmark_projector", "fusion"),
   ),
+  (r"segmentation_encoder/.*", ("segmentation_encoder",)),
+  (r"segmentation/fc1/.*", ("image_encoder", "segmentation_encoder", "segmentation/classes")),
   (r"segmentation/.*", ("segmentation",)),
+  (
+    r"labels/.*",
+    (
+      "image_encoder",
+      "video_encoder",
+      "projector",
+      "landmark_projector",
+      "fusion",
+      "segmentation",
+    ),
+  ),
 )
 _ALL = (
   "image_encoder",
@@ -139,6 +166,7 @@ _ALL = (
   "projector",
   "landmark_projector",
   "fusion",
+  "segmentation_encoder",
   "segmentation",
   "decoder",
 )
@@ -164,10 +192,8 @@ def _attention(parts, model, data, stage, trained: Trained, table: VisualTable, 
     frames = table.slots(kind) * table.frames(kind) * stage.rows
     if not frames:
       continue
-    vit = model.encoder(kind)
-    name = "video_encoder" if kind == "video" and model.video else "image_encoder"
-    per_frame = _vit_attention(vit)
-    parts[name].add(frames * per_frame, 2 * trained.any(name), used[kind])
+    for name, vit in _encoders(model, kind):
+      parts[name].add(frames * _vit_attention(vit), 2 * trained.any(name), used[kind])
     if model.fusion:
       mixed = 4.0 * frames * model.tokens(kind) * len(REGIONS) * d.width
       before = trained.any("image_encoder", "video_encoder", "projector", "fusion")
