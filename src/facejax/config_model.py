@@ -125,7 +125,9 @@ class LabelsConfig:
 
   rules: str = "celeba40"  # a rule file of the library, or the path of one (.toml): the labels too
   depth: int = 2  # graph convolutions over the labels; 0: no correlation constraint
-  form: str = "product"  # of a rule's violation: see knowledge/violations.py
+  # Of a rule's violation: "hinge" or "product"; see knowledge/violations.py. On drawn faces the
+  # product broke fewer rules alone (0.020 against 0.096), the hinge cost rare labels less.
+  form: str = "hinge"
   rule_weight: float = 1.0  # lambda of L = L_bce + lambda L_c; 0: no logical constraint
   weight: float = 1.0  # target tokens that a labelled picture counts as in the loss
 

@@ -29,7 +29,7 @@ kind = "exactly_one"
 of = ["young", "old"]
 because = "one or the other"
 """
-CASES = {"plain": {}, "rules only in part": {"rule_weight": 0.5, "weight": 3.0, "form": "hinge"}}
+CASES = {"plain": {}, "rules only in part": {"rule_weight": 0.5, "weight": 3.0, "form": "product"}}
 
 
 @pytest.fixture(scope="module")
