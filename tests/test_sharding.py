@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from facejax.config import MeshConfig, ModelConfig
+from facejax.config import LabelsConfig, MeshConfig, ModelConfig
 from facejax.fake import fake_batch
 from facejax.models import presets
 from facejax.models.face_mllm import FaceMLLM, init_shapes
@@ -36,7 +36,8 @@ def seven_b():
 
 def test_every_rule_is_used_by_a_preset(seven_b):
   # Kills: a rule whose parameter was renamed away.
-  others = (demo(512), tiny(), presets.internvl3_1b())
+  labels = dataclasses.replace(tiny(), labels=LabelsConfig())
+  others = (demo(512), tiny(), presets.internvl3_1b(), labels)
   every = [*names(seven_b), *(name for config in others for name in names(init_shapes(config)))]
   first = lambda name: next(i for i, (p, _) in enumerate(PARAM_AXES) if re.fullmatch(p, name))
   assert {first(name) for name in every} == set(range(len(PARAM_AXES)))
