@@ -135,8 +135,9 @@ def load_reference(path: str | Path) -> tuple[np.ndarray, Batch]:
 
 def _names() -> list[str]:
   own = [f.name for f in dataclasses.fields(Batch) if f.name not in ("images", "videos")]
-  media = [f"{kind}/{f.name}" for kind in ("images", "videos") for f in dataclasses.fields(Media)]
-  return own + media
+  # No logit depends on labels.
+  read = [f.name for f in dataclasses.fields(Media) if f.name != "labels"]
+  return own + [f"{kind}/{name}" for kind in ("images", "videos") for name in read]
 
 
 def _fields(batch: Batch) -> dict[str, jax.Array]:
