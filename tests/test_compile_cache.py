@@ -37,14 +37,26 @@ def test_the_place(monkeypatch):
   assert jax.config.jax_compilation_cache_dir == "/home/someone/.cache/facejax/xla"
 
 
+def kept(folder, *meshes):
+  """Programs in the folder after one more on each mesh."""
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  counts = []
+  for number, devices in enumerate(meshes):
+    compile_cache.use(mesh(devices))
+    jax.jit(lambda x, n=number: x + n)(np.arange(3.0))
+    counts.append(len(list(folder.glob("*-cache"))))
+  return counts
+
+
 def test_one_cpu_device_keeps_programs_and_several_do_not(tmp_path):
   """Kills: a program of several CPU devices read back, its collectives in any order; a setting made
   after JAX has looked (a notebook that computed something first), which changes nothing."""
-  jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  kept = []
-  for n, devices in enumerate((8, 1, 8)):
-    compile_cache.use(mesh(devices))
-    jax.jit(lambda x, n=n: x + n)(np.arange(3.0))
-    kept.append(len(list(tmp_path.glob("*-cache"))))
-  assert kept == [0, 1, 1]
+  jax.config.update("jax_enable_compilation_cache", True)
+  assert kept(tmp_path, 1, 8, 1) == [1, 1, 1]
+
+
+def test_who_wants_no_cache_gets_none(tmp_path):
+  """Kills: JAX_ENABLE_COMPILATION_CACHE=false overruled."""
+  jax.config.update("jax_enable_compilation_cache", False)
+  assert kept(tmp_path, 1) == [0]

@@ -11,8 +11,7 @@ jax.config.update("jax_platforms", "cpu")
 
 from facejax import config_io  # noqa: E402
 from facejax.plan import command, planner, report, store, topology  # noqa: E402
-from facejax.plan.compiled import row_parts  # noqa: E402
-from facejax.sharding import make_mesh  # noqa: E402
+from facejax.sharding import make_mesh  # noqa: E402, row_parts
 
 
 def main() -> None:

@@ -139,15 +139,23 @@ def constrain(x: jax.Array, rules: AxisRules, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, spec)
 
 
-def check_rows(stage: str, rows: int, accumulate: int, mesh: Mesh) -> None:
-  """Raises ValueError unless each micro-batch divides over the devices that split the rows."""
+def row_parts(mesh: Mesh) -> int:
+  """Devices along the rows of a batch."""
   axes = batch_sharding(mesh).spec[0]
-  parts = math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
-  if rows % (accumulate * parts):
+  return math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
+def check_rows(stage: str, rows: int, accumulate: int, mesh: Mesh) -> None:
+  """Raises ValueError, naming rows that would do, unless each micro-batch divides over the mesh."""
+  parts = row_parts(mesh)
+  multiple = accumulate * parts
+  if rows % multiple:
+    below, above = rows // multiple * multiple, -(-rows // multiple) * multiple
+    near = " or ".join(str(n) for n in (below, above) if n)
     raise ValueError(
-      f"stages.{stage}.rows={rows}: expected a multiple of {accumulate * parts}, that is "
-      f"accumulate={accumulate} times {parts} devices along the rows of a batch; change rows, "
-      "accumulate or mesh"
+      f"stages.{stage}.rows={rows} on {mesh.devices.size} devices: expected a multiple of "
+      f"{multiple}, that is accumulate={accumulate} times {parts} devices along the rows of a "
+      f"batch - add --config.stages.{stage}.rows={near}"
     )
 
 

@@ -54,8 +54,7 @@ def load_weights(path: str | Path, shapes: Any, new: Sequence[str] = ()) -> Load
     FileNotFoundError: no such file.
     ValueError: names or shapes differ; lists all of them.
   """
-  safetensors_names(path)  # refuses a file that is not there
-  path = located(path)
+  path = _existing(path)
   targets = flax.traverse_util.flatten_dict(shapes, sep="/")
   with safetensors.safe_open(path, framework="np") as file:
     found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -104,11 +103,15 @@ def with_over(
 
 def safetensors_names(path: str | Path) -> list[str]:
   """Names of the arrays in a file. Raises FileNotFoundError."""
+  with safetensors.safe_open(_existing(path), framework="np") as file:
+    return sorted(file.keys())
+
+
+def _existing(path: str | Path) -> Path:
   path = located(path)
   if not path.is_file():
     raise FileNotFoundError(f"weights {path} do not exist; check init_from and over")
-  with safetensors.safe_open(path, framework="np") as file:
-    return sorted(file.keys())
+  return path
 
 
 def with_copies(

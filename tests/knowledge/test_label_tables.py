@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facejax.knowledge import rules, tables
-from facejax.knowledge.labels import LabelSet, LabelTable
+from facejax.knowledge.labels import UNKNOWN, LabelSet, LabelTable
 from facejax.records.layouts.celeba import NOUNS
 from facejax.records.layouts.table import Row, Table
 
@@ -170,3 +170,26 @@ def test_bad_csv(expected, tmp_path):
   assert str(path) in str(error.value)
   with pytest.raises(FileNotFoundError, match=r"no label table .*none.csv - expected CSV: id,Bald"):
     tables.read_csv(tmp_path / "none.csv", HAIR)
+
+
+@pytest.mark.parametrize(
+  "said, message",
+  [
+    ({"attributes": {"Smiling": -1}}, "attribute Smiling is -1 - expected true, false or null"),
+    ({"attributes": ["Smiling"]}, r"attributes are \['Smiling'\] - expected an object"),
+    ({"intensities": {"AU1": "B"}}, "intensity AU1 is 'B'"),
+    ({"age": [31]}, r"age is \[31\] - expected years"),
+    ({"age": -1}, "age is -1"),
+    ({"expression": 3}, "expression is 3 - expected a word"),
+  ],
+)
+def test_values_of_another_kind(said, message):
+  """Kills: a 7 taken for a label's value; a traceback from inside a worker."""
+  with pytest.raises(ValueError, match=message):
+    tables.known(said, rules.load("celeba40").labels)
+
+
+def test_null_says_nothing():
+  """Kills: null taken for absent."""
+  said = {"attributes": {"Smiling": None}, "intensities": None, "age": None, "race": None}
+  assert (tables.known(said, rules.load("celeba40").labels) == UNKNOWN).all()

@@ -62,6 +62,25 @@ def test_what_is_said_of_a_face_reaches_its_slot():
   assert seen >= 8
 
 
+def test_a_sample_whose_labels_are_wrong_is_refused_by_name(monkeypatch):
+  """Kills: a run that ends at, or trains on, one wrong label; a count that does not say where."""
+  pipeline, _ = batch()
+  source = pipeline.schedule.sources["synthetic"]
+  wrong = source.name(int(pipeline.batch(0)[0].sample_id[0, 0]))
+  whole = type(source).__getitem__
+
+  def damaged(self, index):
+    sample = whole(self, index)
+    return dataclasses.replace(sample, labels={"age": "x", "race": 5} if sample.id == wrong else {})
+
+  monkeypatch.setattr(type(source), "__getitem__", damaged)
+  _, refused = pipeline.batch(0)
+  assert {r.id for r in refused} == {wrong}
+  assert f"sample '{wrong}': race is 5 - expected a word or null - correct" in refused[0].reason
+  with pytest.raises(ValueError, match=f"sample '{wrong}': race is 5"):
+    prepare.counted([source], LABELS, None)
+
+
 def test_the_file_holds_the_statistics_of_the_sources(written):
   """Kills: a graph of other settings or labels, prompts of other words or tokens."""
   path, counts = written

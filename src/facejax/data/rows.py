@@ -261,7 +261,7 @@ def encode(
 
   Raises:
     ValueError: a sample does not fit, naming it; see RowFormat.text.
-    MediaError: a medium holds what the model cannot take.
+    MediaError: a medium or a label holds what the model cannot take.
   """
   row = empty(form)
   start = 0
@@ -285,12 +285,19 @@ def encode(
     if form.labels and len(sample.media) == 1:  # of several pictures, which do they describe?
       values = row.images.labels if medium.kind == "image" else row.videos.labels
       assert values is not None
-      values[slot] = known(sample.labels, form.labels)  # of tiles: beside the thumbnail
+      values[slot] = _labels(sample, form.labels)  # of tiles: beside the thumbnail
     _write(row, slice(start, stop), text, np.concatenate(indices))
     row.segment_ids[start:stop] = segment
     row.sample_id[start:stop] = index
     start = stop
   return row
+
+
+def _labels(sample: Sample, labels: LabelSet) -> np.ndarray:
+  try:
+    return known(sample.labels, labels)
+  except ValueError as error:
+    raise MediaError(f"sample {sample.id!r}: {error} - correct its labels") from error
 
 
 def _write(row: Row, span: slice, text: chat.Encoded, indices: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import constant, glorot_uniform, zeros
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Bool, Float, Int8
 
 from facejax.knowledge.violations import RuleArrays, rule_loss
 from facejax.losses import per_weight
@@ -155,14 +155,15 @@ def total_loss(
   rules: RuleArrays,
   weight: float = 1.0,
   form: str = "product",
+  judged: Bool[Array, "B N"] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """L = L_bce + weight * L_c, and both of its means; the paper shows no weight, which is 1.
 
-  A mean over the rows that are given. To add up micro-batches, add the sums and numbers of
-  label_loss and rule_loss, and divide once.
+  A mean over the rows that are given; `judged` as in rule_loss. To add up micro-batches, add the
+  sums and numbers of label_loss and rule_loss, and divide once.
   """
   known = per_weight(*label_loss(logits, values, groups))
-  broken = per_weight(*rule_loss(scores(logits, groups), rules, form))
+  broken = per_weight(*rule_loss(scores(logits, groups), rules, form, judged))
   return known + weight * broken, {"label_loss": known, "rule_loss": broken}
 
 

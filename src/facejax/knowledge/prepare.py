@@ -79,7 +79,14 @@ def _rows(sources: Sequence[Source], labels: LabelSet) -> Iterator[np.ndarray]:
   for source in sources:
     for start in tqdm(range(0, len(source), _PART), desc="counting labels", leave=False):
       part = range(start, min(start + _PART, len(source)))
-      yield np.stack([tables.known(source.labels(i), labels) for i in part])
+      yield np.stack([_said(source, i, labels) for i in part])
+
+
+def _said(source: Source, index: int, labels: LabelSet) -> np.ndarray:
+  try:
+    return tables.known(source.labels(index), labels)
+  except ValueError as error:
+    raise ValueError(f"sample {source.name(index)!r}: {error} - correct its labels") from error
 
 
 def read_embedding(source: str) -> Float[np.ndarray, "V D"]:

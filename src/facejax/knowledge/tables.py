@@ -70,19 +70,36 @@ def encode(said: Mapping[str, Any], labels: LabelSet, where: str) -> np.ndarray:
 
 
 def known(said: Mapping[str, Any], labels: LabelSet) -> np.ndarray:
-  """encode() of a sample that may say nothing, as one of a table about something else."""
+  """encode() of a sample that may say nothing, as one of a table about something else.
+
+  null says nothing. Raises ValueError for a value of another kind, naming it.
+  """
   values = np.full(len(labels), UNKNOWN, np.int8)
   place = {label: i for i, label in enumerate(labels.labels)}
-  given = dict(said.get("attributes", {}))
-  given |= {unit: grade >= 2 for unit, grade in said.get("intensities", {}).items()}
-  for name, has in given.items():
-    if name in place:
+  for name, has in _items(said, "attributes"):
+    if has is not None and has not in (0, 1):
+      raise ValueError(f"attribute {name} is {has!r} - expected true, false or null")
+    if name in place and has is not None:
       values[place[name]] = has
+  for unit, grade in _items(said, "intensities"):
+    if grade is not None and not isinstance(grade, int | float | np.number):
+      raise ValueError(f"intensity {unit} is {grade!r} - expected a grade of 0 to 5, or null")
+    if unit in place and grade is not None:
+      values[place[unit]] = grade >= 2
   for key in ("expression", "age", "gender", "race"):
-    if key in said:
-      word = age_bin(said[key]) if key == "age" else str(said[key])
+    if said.get(key) is not None:
+      word = age_bin(said[key]) if key == "age" else said[key]
+      if not isinstance(word, str):
+        raise ValueError(f"{key} is {word!r} - expected a word or null")
       _choose(values, labels, _ONE_OF.get(word, (word.replace(" ", "_"),)))
   return values
+
+
+def _items(said: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
+  found = said.get(key) or {}
+  if not isinstance(found, Mapping):
+    raise ValueError(f"{key} are {found!r:.80} - expected an object of names and values")
+  return found.items()
 
 
 def _choose(values: np.ndarray, labels: LabelSet, options: tuple[str, ...]) -> None:
@@ -97,6 +114,8 @@ def age_bin(age: int | str) -> str:
   """Years, or FairFace's name of a bin -> the label of the bin: 26 or "20-29" -> "Age_20-29"."""
   if isinstance(age, str):
     return "Age_70+" if age == "more than 70" else f"Age_{age}"
+  if not isinstance(age, int | float | np.number) or not age >= 0:
+    raise ValueError(f"age is {age!r} - expected years, or the name of a bin")
   ends = [int(name.split("-")[1]) for name in fairface.AGES[:-1]]
   return next(
     (age_bin(n) for n, end in zip(fairface.AGES, ends, strict=False) if age <= end), "Age_70+"

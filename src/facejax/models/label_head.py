@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int8
 
 from facejax.config import LabelsConfig
 from facejax.knowledge import rules as rule_files
-from facejax.knowledge.constraint import LabelScores, label_loss, scores
-from facejax.knowledge.violations import compiled, rule_loss
+from facejax.knowledge.constraint import LabelScores, scores, total_loss
+from facejax.knowledge.violations import compiled
 from facejax.models.layers import INIT
 from facejax.types import typed
 
@@ -72,11 +72,7 @@ class LabelHead(nn.Module):
     cfg, rules = self.config, rule_files.load(self.config.rules)
     groups = rules.labels.group_indices
     labelled = jnp.any(values >= 0, axis=1)
-    total, known = label_loss(logits, values, groups)
-    loss = total / jnp.maximum(known, 1)
-    if cfg.rule_weight:
-      judged = jnp.broadcast_to(labelled[:, None], logits.shape)
-      broken, count = rule_loss(scores(logits, groups), compiled(rules), cfg.form, judged)
-      loss += cfg.rule_weight * broken / jnp.maximum(count, 1)
+    judged = jnp.broadcast_to(labelled[:, None], logits.shape)
+    loss, _ = total_loss(logits, values, groups, compiled(rules), cfg.rule_weight, cfg.form, judged)
     weight = cfg.weight * jnp.sum(labelled, dtype=jnp.float32)
     return weight * loss, weight

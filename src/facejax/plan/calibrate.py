@@ -17,10 +17,10 @@ from facejax import chips, stages
 from facejax.config import DataConfig, MeshConfig, ModelConfig, RunConfig
 from facejax.models import presets
 from facejax.plan import cost, flops, hlo
-from facejax.plan.compiled import compile_step, row_parts
+from facejax.plan.compiled import compile_step
 from facejax.plan.planner import assess
 from facejax.plan.topology import Topology
-from facejax.sharding import make_mesh
+from facejax.sharding import make_mesh, row_parts
 
 _PRODUCTS = ((16384, 16384, 16384), (4096, 4096, 11008))
 

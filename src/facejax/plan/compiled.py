@@ -17,7 +17,7 @@ from facejax.config import RunConfig, StageConfig
 from facejax.fake import fake_batch
 from facejax.models.face_mllm import FaceMLLM
 from facejax.plan.topology import Topology
-from facejax.sharding import batch_sharding, make_mesh
+from facejax.sharding import batch_sharding, check_rows, make_mesh
 from facejax.state import TrainState, abstract_state
 from facejax.train import make_train_step
 from facejax.types import Batch
@@ -62,7 +62,7 @@ def compile_step(config: RunConfig, name: str, topology: Topology) -> Compiled:
   """
   stage = config.stages[name]
   mesh = make_mesh(config.mesh, topology.devices)
-  check_rows(name, stage, mesh)
+  check_rows(name, stage.rows, stage.accumulate, mesh)
   model = FaceMLLM(config.model)
   state = abstract_state(model, stage, mesh)
   batch = abstract_batch(config, stage, mesh)
@@ -107,26 +107,6 @@ def abstract_batch(config: RunConfig, stage: StageConfig, mesh: Mesh) -> Batch:
   layout = batch_sharding(mesh)
   shape = lambda x: jax.ShapeDtypeStruct((stage.rows, *x.shape[1:]), x.dtype, sharding=layout)
   return jax.tree.map(shape, row)
-
-
-def check_rows(name: str, stage: StageConfig, mesh: Mesh) -> None:
-  """Raises ValueError, naming rows that would do, unless each micro-batch divides over the mesh."""
-  parts = row_parts(mesh)
-  multiple = stage.accumulate * parts
-  if stage.rows % multiple:
-    below, above = stage.rows // multiple * multiple, -(-stage.rows // multiple) * multiple
-    near = " or ".join(str(n) for n in (below, above) if n)
-    raise ValueError(
-      f"stages.{name}.rows={stage.rows} on {mesh.devices.size} devices: expected a multiple of "
-      f"{multiple}, that is accumulate={stage.accumulate} times {parts} devices along the rows - "
-      f"add --config.stages.{name}.rows={near}"
-    )
-
-
-def row_parts(mesh: Mesh) -> int:
-  """Devices along the rows of a batch."""
-  axes = batch_sharding(mesh).spec[0]
-  return math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def shard_bytes(tree: Any) -> int:

@@ -18,11 +18,11 @@ from facejax.fake import fake_batch
 from facejax.models import face_mllm
 from facejax.models.face_mllm import FaceMLLM
 from facejax.plan import cost, hlo
-from facejax.plan.compiled import exceeded, row_parts, shard_bytes
+from facejax.plan.compiled import exceeded, shard_bytes
 from facejax.plan.network import Network
 from facejax.plan.planner import Figures, combine, compute_of, traffic_of
 from facejax.plan.topology import Topology
-from facejax.sharding import batch_sharding, make_mesh, param_shardings
+from facejax.sharding import batch_sharding, make_mesh, param_shardings, row_parts
 from facejax.types import Batch, Cache
 
 

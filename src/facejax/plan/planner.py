@@ -18,9 +18,10 @@ import math
 from facejax.chips import Chip
 from facejax.config import RunConfig
 from facejax.plan import cost, flops, hlo, mix
-from facejax.plan.compiled import Compiled, Memory, compile_step, row_parts
+from facejax.plan.compiled import Compiled, Memory, compile_step
 from facejax.plan.network import Network, direction
 from facejax.plan.topology import Topology, closest
+from facejax.sharding import row_parts
 
 # Of a GPU's peak and bandwidth, what its kernels reach; our estimate.
 _GPU_PRODUCTS, _GPU_MEMORY = 0.7, 0.85

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from facejax.config import MeshConfig, RunConfig
 from facejax.plan import planner, report, store
-from facejax.plan.compiled import row_parts
 from facejax.plan.planner import Plan
 from facejax.plan.topology import Topology
-from facejax.sharding import make_mesh
+from facejax.sharding import make_mesh, row_parts
 
 _ROWS = (1, 2, 4, 8)  # a device along the rows
 _TENSOR = (1, 4, 8)

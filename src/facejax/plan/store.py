@@ -16,10 +16,10 @@ import facejax
 from facejax import chips, config_io
 from facejax.config import RunConfig
 from facejax.models.face_mllm import FaceMLLM
-from facejax.plan.compiled import Compiled, Memory, check_rows, compile_step
+from facejax.plan.compiled import Compiled, Memory, compile_step
 from facejax.plan.planner import versions
 from facejax.plan.topology import Topology
-from facejax.sharding import make_mesh
+from facejax.sharding import check_rows, make_mesh
 from facejax.state import abstract_state
 
 _SOURCES = (
@@ -98,7 +98,7 @@ def _read(path: Path, config: RunConfig, name: str, topology: Topology) -> Compi
     raise ValueError(f"{path} is damaged ({error}) - delete it and plan again") from error
   stage = config.stages[name]
   mesh = make_mesh(config.mesh, topology.devices)
-  check_rows(name, stage, mesh)
+  check_rows(name, stage.rows, stage.accumulate, mesh)
   trainable = abstract_state(FaceMLLM(config.model), stage, mesh).trainable
   seconds, arguments = record["seconds"], record["arguments"]
   return Compiled(record["text"], memory, seconds, mesh, trainable, arguments)
