@@ -1,6 +1,7 @@
 """Which steps are planned: one a row of docs/plans.md."""
 
 import dataclasses
+import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,27 +20,26 @@ class Row:
   def name(self) -> str:
     """Of its file of results."""
     place = self.topology.replace(":", "_") + (f"x{self.slices}" if self.slices > 1 else "")
-    more = "".join(f"-{c.split('.')[-1].replace('=', '_')}" for c in self.changes)
+    changes = (c.split("=", 1) for c in self.changes)
+    more = "".join(f"-{key.split('.')[-1]}_{value}" for key, value in changes)
     mesh = "" if self.mesh == "fsdp=-1" else "-" + self.mesh.replace("=", "").replace(",", "_")
-    return f"{self.config}-{self.stage}-{place}-{self.device_rows}{mesh}{more}"
+    name = f"{self.config}-{self.stage}-{place}-{self.device_rows}{mesh}{more}"
+    return re.sub(r"[^a-zA-Z0-9-]+", "_", name).strip("_")
 
 
-_PODS = (("v5e:16x16", 1), ("v5p:8x8x4", 2), ("v6e:16x16", 2), ("tpu7x:4x4x8", 2))
-
-
-def _everywhere(config: str, stage: str, factor: int = 1, **rest) -> list[Row]:
-  return [Row(config, stage, pod, rows * factor, **rest) for pod, rows in _PODS]
+_PODS = ("v5e:16x16", "v5p:8x8x4", "v6e:16x16", "tpu7x:4x4x8")
 
 
 _DOTS = ("model.remat=dots",)
 # Whole tiles of 512, and one row a device: a row that is padded to tiles, or one of two in a loop,
 # is copied in each block. On v5e 12.3 GB are kept of 4096 positions; elsewhere twice as many fit.
 _SHORT = (*_DOTS, "data.row_length=4096", "data.images_per_row=7")
+_ADDED = (*_DOTS, "model.segmentation.mode=add", "data.row_length=1536")
 _LONG = (*_DOTS, "data.row_length=8192", "data.images_per_row=13", "data.videos_per_row=2")
 
 
 def _face_llava(stage: str) -> list[Row]:
-  short, *others = (pod for pod, _ in _PODS)
+  short, *others = _PODS
   return [
     Row("face_llava_7b", stage, short, changes=_SHORT),
     *(Row("face_llava_7b", stage, pod, changes=_LONG) for pod in others),
@@ -51,7 +51,12 @@ ROWS: list[Row] = [
   *_face_llava("stage1"),
   # Four slices beside one.
   Row("face_llava_7b", "stage2", "v5e:16x16", slices=4, mesh="data=4,fsdp=-1", changes=_SHORT),
-  *_everywhere("faceinsight_7b", "fine_tuned", factor=2),
+  # The config's 64 rows; with maps added to the picture's tokens, as many samples in shorter rows.
+  *(
+    Row("faceinsight_7b", "fine_tuned", pod, changes=changes)
+    for pod in ("v5e:8x8", "v5p:4x4x4", "v6e:8x8", "tpu7x:4x4x2")
+    for changes in ((_DOTS, _ADDED) if pod == "v5e:8x8" else (_DOTS,))
+  ),
   # 8 x 8 chips are more than the small ones need: their batches are 80 rows.
   *(
     Row(f"facellm_{size}", "lora", topology, rows, changes=("stages.lora.accumulate=1",))
@@ -61,7 +66,7 @@ ROWS: list[Row] = [
   # The smallest v5e and v6e slices that hold it, and larger ones.
   *(
     Row("facellm_38b", "lora", topology, 1, changes=("stages.lora.accumulate=1",))
-    for topology in ("v5e:4x4", "v5e:8x8", "v6e:2x4", "v6e:4x4", "v5p:2x2x4", "tpu7x:2x2x2")
+    for topology in ("v5e:2x4", "v5e:4x4", "v6e:2x2", "v6e:2x4", "v5p:2x2x2", "tpu7x:2x2x1")
   ),
   # All parameters of the 38B.
   Row(
@@ -72,7 +77,7 @@ ROWS: list[Row] = [
     changes=(
       "stages.lora.accumulate=1",
       "stages.lora.lora=None",
-      "stages.lora.trainable=(?!image_encoder/).*",
+      "stages.lora.trainable=(projector|decoder)/.*",
     ),
   ),
 ]
