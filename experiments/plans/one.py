@@ -11,7 +11,7 @@ jax.config.update("jax_platforms", "cpu")
 
 from facejax import config_io  # noqa: E402
 from facejax.plan import command, planner, report, store, topology  # noqa: E402
-from facejax.sharding import make_mesh  # noqa: E402, row_parts
+from facejax.sharding import make_mesh, row_parts  # noqa: E402
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ ROWS: list[Row] = [
     changes=(
       "stages.lora.accumulate=1",
       "stages.lora.lora=None",
-      "stages.lora.trainable=(projector|decoder)/.*",
+      "stages.lora.trainable=('(projector|decoder)/.*',)",
     ),
   ),
 ]
