@@ -77,6 +77,10 @@ def test_override_sets_the_field(setting, read, value):
     ("seed.more=1", "--config.seed.more: config.seed is 0, it has no fields"),
     ("data=3", "--config.data: is a group of fields"),
     ("data.seed=x", "--config.data.seed: cannot read 'x' as int"),
+    (
+      "stages.base.trainable=(a|b)/.*",
+      "cannot read '(a|b)/.*' as tuple - if it is one text, write ('(a|b)/.*',)",
+    ),
     ("data.seed=1.5", "config.data.seed: expected int, got 1.5 (float)"),
     ("data.seed=True", "config.data.seed: expected int, got True (bool)"),
     ("data.weights=x", "config.data.weights[0]: expected float, got 'x' (str)"),

@@ -138,7 +138,8 @@ def _parse(text: str, old, where: str):
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError) as error:
-    raise ValueError(f"--{where}: cannot read '{text}' as {type(old).__name__}") from error
+    hint = f" - if it is one text, write ('{text}',)" if isinstance(old, tuple) else ""
+    raise ValueError(f"--{where}: cannot read '{text}' as {type(old).__name__}{hint}") from error
   if not isinstance(old, tuple):
     return value
   return tuple(value) if isinstance(value, (list, tuple)) else (value,)  # ('a') is a text
