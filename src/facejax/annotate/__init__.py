@@ -10,6 +10,8 @@ The modules, in the order in which an answer passes them:
   journal       every request and answer on disk before it counts
   filters       an answer -> why it cannot be used
   asking        a call -> an answer that was paid for once
-  runner        units -> results, some at a time
+  runner        a unit -> its result
+  workers       units -> results, some at a time
+  campaign      journal, ledger, asker and workers for a job: a recipe, or evaluate/judge
   output        results -> dataset.json, records.jsonl, rejected.jsonl, report.json
 """

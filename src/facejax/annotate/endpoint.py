@@ -111,7 +111,8 @@ class Endpoint:
       import openai
     except ModuleNotFoundError as error:
       raise ModuleNotFoundError(
-        "annotation needs the openai client, which is not installed - pip install -e '.[annotate]'"
+        "asking an endpoint needs the openai client, which is not installed - "
+        "pip install -e '.[annotate]'"
       ) from error
     self.service = service
     self._header = idempotency_header

@@ -106,7 +106,7 @@ def judge(answer: Answer, limits: Limits = Limits()) -> str:
   """The first reason of the module's list that applies; "" for a usable answer."""
   if answer.finish == "content_filter":
     return "content_filter"
-  if reason := _told(answer):
+  if reason := told(answer):
     return reason
   text = plain(answer.text)
   words = len(text.split())
@@ -123,25 +123,31 @@ def judge_rating(answer: Answer) -> str:
   """As `judge`, for a rater: "no_rating" unless the four criteria are there, from 1 to 10."""
   if answer.finish == "content_filter":
     return "content_filter"
-  if reason := _told(answer):
+  if reason := told(answer):
     return reason
   return "" if rating(answer.text) else "no_rating"
 
 
 def rating(text: str) -> dict[str, Any] | None:
   """The ratings in a rater's answer, which may stand in a code fence; None if they do not."""
-  found = re.search(r"\{.*\}", text, re.DOTALL)
-  try:
-    values = json.loads(found[0]) if found else None
-  except ValueError:
-    return None
-  if not isinstance(values, dict):
+  values = json_object(text)
+  if values is None:
     return None
   scores = [values.get(name) for name in CRITERIA]
   if not all(type(score) in (int, float) and 1 <= cast(float, score) <= 10 for score in scores):
     return None
   reason = values.get("reason", "")
   return {**dict(zip(CRITERIA, scores, strict=True)), "reason": str(reason)}
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+  """The JSON object in an answer, which may stand in a code fence or between sentences."""
+  found = re.search(r"\{.*\}", text, re.DOTALL)
+  try:
+    values = json.loads(found[0]) if found else None
+  except (ValueError, RecursionError):
+    return None
+  return values if isinstance(values, dict) else None
 
 
 def question_leak(question: str, labels: Mapping[str, Any]) -> str:
@@ -169,8 +175,8 @@ def plain(text: str) -> str:
   return " ".join(text.split())
 
 
-def _told(answer: Answer) -> str:
-  """What the endpoint or the answer's phrases say."""
+def told(answer: Answer) -> str:
+  """What the endpoint or the answer's phrases say: cut_off, refused or empty; "" for neither."""
   if answer.finish == "length":
     return "cut_off"
   text = plain(answer.text)

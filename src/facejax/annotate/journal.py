@@ -64,7 +64,7 @@ class Journal:
             self._answers.setdefault(record["key"], []).append(offset)
         except (ValueError, TypeError, KeyError) as error:
           raise ValueError(
-            f"{self.path}, line {number}: {line[:60]!r} is no record of an annotation run - "
+            f"{self.path}, line {number}: {line[:60]!r} is no record of a campaign - "
             "expected JSON with 'kind' - the file was changed; restore it from a copy"
           ) from error
         yield record

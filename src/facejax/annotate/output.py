@@ -23,9 +23,9 @@ def write(folder: pathlib.Path, recipe: Recipe, results: list[Result], assistant
   kept = ((u, r) for u, r in both() if r.state == "kept")
   _json_list(folder / "dataset.json", (_sample(u, r, assistant) for u, r in kept))
   kept = ((u, r) for u, r in both() if r.state == "kept")
-  _lines(folder / "records.jsonl", (_record(u, r) for u, r in kept))
+  lines(folder / "records.jsonl", (_record(u, r) for u, r in kept))
   others = ((u, r) for u, r in both() if r.state in ("rejected", "unanswered"))
-  _lines(folder / "rejected.jsonl", (_record(u, r) for u, r in others))
+  lines(folder / "rejected.jsonl", (_record(u, r) for u, r in others))
   texts = {
     p.sha256: {"id": p.id, "system": p.system, "text": p.text}
     for p in prompts.PROMPTS
@@ -78,7 +78,8 @@ def _json_list(path: pathlib.Path, samples: Iterable[dict[str, Any]]) -> None:
   replace(path, pieces())
 
 
-def _lines(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
+def lines(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
+  """Writes a record a line, as `replace` does."""
   replace(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
@@ -106,18 +107,19 @@ def _record(unit: Unit, result: Result) -> dict[str, Any]:
     "question": unit.question,
     "labels": dict(unit.labels),
     "prompt": {"id": unit.prompt.id, "sha256": unit.prompt.sha256},
-    "written": _asked(result.written),
+    "written": asked(result.written),
   }
   if result.rated is not None:
     prompt = {"id": prompts.RATER.id, "sha256": prompts.RATER.sha256}
-    record |= {"rated": _asked(result.rated), "rater_prompt": prompt, "rating": result.rating}
+    record |= {"rated": asked(result.rated), "rater_prompt": prompt, "rating": result.rating}
   return record
 
 
-def _asked(asked: Asked | None) -> dict[str, Any] | None:
-  if asked is None:
+def asked(call: Asked | None) -> dict[str, Any] | None:
+  """How a call ended, as a record keeps it."""
+  if call is None:
     return None
-  answer = asked.answer
+  answer = call.answer
   fields = (
     {}
     if answer is None
@@ -129,4 +131,4 @@ def _asked(asked: Asked | None) -> dict[str, Any] | None:
       "cost": answer.cost,
     }
   )
-  return {"key": asked.key, "attempts": list(asked.reasons), **fields}
+  return {"key": call.key, "attempts": list(call.reasons), **fields}

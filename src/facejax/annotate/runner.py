@@ -1,20 +1,17 @@
-"""Units -> results, some at a time, until all are settled or the run stops."""
+"""A recipe's unit -> its result: written and, where there is a rater, rated."""
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from facejax.annotate import filters, pictures, prompts
-from facejax.annotate.asking import Asker, Call, Stopped
+from facejax.annotate.asking import Asker, Call
 from facejax.annotate.endpoint import Endpoint
 from facejax.annotate.prompts import Prompt
-from facejax.annotate.unit import Answer, Asked, Recipe, Result, Unit
+from facejax.annotate.unit import Answer, Asked, Result, Unit
 from facejax.data.media import MediaError
 
 
@@ -35,59 +32,15 @@ class Rules:
 
 
 class Runner:
-  """Works through a recipe.
+  """Settles a recipe's units."""
 
-  Attributes:
-    error: what stopped the run, if that was a failure of this machine.
-  """
-
-  def __init__(
-    self, recipe: Recipe, asker: Asker, writer: Endpoint, rater: Endpoint | None, rules: Rules
-  ):
+  def __init__(self, asker: Asker, writer: Endpoint, rater: Endpoint | None, rules: Rules):
     """Without a `rater` answers are kept unrated."""
-    self._recipe, self._asker, self._rules = recipe, asker, rules
+    self._asker, self._rules = asker, rules
     self._writer, self._rater = writer, rater
-    self.error: Exception | None = None
 
-  async def run(self, concurrency: int, done: Callable[[], Any]) -> list[Result]:
-    """Results in the order of the units; what would need another request is pending.
-
-    Sends no more after a first SIGINT or SIGTERM, but completes what is under way; a second one
-    raises KeyboardInterrupt.
-
-    Args:
-      concurrency: units under way at a time.
-      done: called after each.
-    """
-    results = [Result("pending")] * len(self._recipe.units)
-    places = iter(range(len(results)))
-
-    async def work() -> None:
-      # After a stop, too: what the journal has is settled without a request.
-      for place in places:
-        results[place] = await self._safely(place)
-        done()
-
-    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(results)))]
-    with self._signals(workers):
-      try:
-        await asyncio.gather(*workers)
-      except asyncio.CancelledError as error:
-        raise KeyboardInterrupt("a second signal") from error
-    return results
-
-  async def _safely(self, place: int) -> Result:
-    """A failure of ours stops the run, but not before the paid answers under way are stored."""
-    try:
-      return await self._settle(self._recipe.units[place])
-    except Stopped as stopped:
-      return Result("pending", detail=str(stopped))
-    except Exception as error:
-      self.error = self.error or error
-      self._asker.stop(f"{type(error).__name__}: {error}")
-      return Result("pending", detail=str(error))
-
-  async def _settle(self, unit: Unit) -> Result:
+  async def settle(self, unit: Unit) -> Result:
+    """Asks for an answer and, with a rater, for its rating. Raises Stopped."""
     if label := filters.question_leak(unit.question, unit.labels):
       return Result("rejected", "question_leak", f"the question names the label {label!r}")
     try:
@@ -141,27 +94,3 @@ class Runner:
       count=frames,
       judge=judge,
     )
-
-  @contextlib.contextmanager
-  def _signals(self, workers: list[asyncio.Task]) -> Iterator[None]:
-    """A first signal asks for an end, a second one enforces it."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def handle(number: signal.Signals) -> None:
-      if self._asker.stopped:
-        for worker in workers:
-          worker.cancel()
-      self._asker.stop(f"signal {number.name}; once more to leave at once")
-
-    installed = []
-    for number in numbers:
-      # Outside the main thread Python allows no handlers.
-      with contextlib.suppress(ValueError, RuntimeError):
-        loop.add_signal_handler(number, handle, number)
-        installed.append(number)
-    try:
-      yield
-    finally:
-      for number in installed:
-        loop.remove_signal_handler(number)
