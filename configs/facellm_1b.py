@@ -8,7 +8,8 @@
 8,798,208 of 938,193,024 parameters train. Needs the released folder OpenGVLab/InternVL3-1B-hf
 and FairFaceGPT: what `facejax annotate fairface` writes, or `facejax data build` from the released
 file (layout "fairfacegpt"), whose folder goes in data.sources. Nothing here was run at this size by
-us; docs/lora.md says what was run small. Afterwards:
+us; experiments/facellm runs all of it small. `--config configs/facellm_1b.py:multi_tile` trains on
+up to 12 tiles and a thumbnail of each picture (one_tile is the script's). Afterwards:
 
   facejax convert export runs/facellm_1b/lora FaceLLM-1B --format internvl_hf \
     --like InternVL3-1B-hf
@@ -20,6 +21,13 @@ from facejax.models import presets
 
 SAMPLES = 10_954 * 8  # pictures of FairFace's validation split, questions each; one epoch
 ROWS = 80  # the script's 10 a device, 8 times accumulated, on one
+
+OPTIONS = {
+  "one_tile": (),  # as released: LLaMA-Factory's crop_to_patches is off
+  # InternVL3's own tiles. FairFace's pictures of 224 pixels make one each all the same. A row holds
+  # as many samples as fit, so an epoch takes fewer steps: set stages.lora.steps.
+  "multi_tile": ("data.max_tiles=12", "data.images_per_row=13", "data.row_length=4096"),
+}
 
 
 def get_config() -> RunConfig:

@@ -242,6 +242,20 @@ def test_missing_config_file_is_named(tmp_path):
     config_io.load(tmp_path / "empty.py")
 
 
+def test_options_of_a_config_file(tmp_path):
+  """Kills: an option that outranks the command line, or is dropped; an unknown one ignored."""
+  text = "from facejax import config_io\nget_config = lambda: config_io.load('configs/demo.py')\n"
+  file = tmp_path / "mine.py"
+  file.write_text(text + "OPTIONS = {'short': ('seed=7', 'keep=5')}\n")
+  found = config_io.load(f"{file}:short", ["keep=3"])
+  assert (found.seed, found.keep) == (7, 3) and config_io.load(file).seed == 0
+  with pytest.raises(ValueError, match=r"mine\.py has no option 'long': expected short"):
+    config_io.load(f"{file}:long")
+  file.write_text(text)
+  with pytest.raises(ValueError, match=r"no option 'short': expected none, it has no OPTIONS"):
+    config_io.load(f"{file}:short")
+
+
 def test_missing_and_unknown_fields_of_json_are_named():
   """Kills: a record of another version read as if it were complete."""
   data = config_io.to_dict(RUN)

@@ -44,7 +44,7 @@ def test_config_opens_with_its_command(path):
   """Kills: a config whose command names another file."""
   text = path.read_text()
   assert text.startswith('"""')
-  commands = re.findall(r"--config (\S+)", text)
+  commands = re.findall(r"--config ([\w./]+)", text)
   assert all((path.parents[1] / c).is_file() for c in commands)
   assert commands or "python experiments/" in text
 
@@ -76,3 +76,16 @@ def test_facellm_is_trained_as_its_script_does(size, trained, rows, steps):
   data = config.data
   assert (data.row_length, data.images_per_row, data.max_tiles) == (2048, 1, 1)
   assert (data.template, data.resize, data.sources) == ("internvl_system", "stretch", ("llava",))
+
+
+@pytest.mark.parametrize("size", ["1b", "8b", "38b"])
+def test_facellm_tiles(size):
+  """Kills: an option that is not read; rows that cannot hold the tiles of one picture."""
+  file = next(f for f in FILES if f.stem == f"facellm_{size}")
+  one, several = (config_io.load(f"{file}:{name}") for name in ("one_tile", "multi_tile"))
+  assert one == config_io.load(file) and one.data.max_tiles == 1
+  assert several.data.max_tiles == 12 and several.model == one.model
+  assert several.data.images_per_row == 12 + 1
+  assert 13 * several.model.tokens("image") < several.data.row_length
+  with pytest.raises(ValueError, match=r"no option 'tiles': expected one_tile, multi_tile"):
+    config_io.load(f"{file}:tiles")

@@ -82,8 +82,11 @@ def _number(part: _Part) -> float | str:
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-  """Runs a config file (Python, yours) and applies overrides such as "data.seed=3"."""
-  path = Path(path)
+  """Runs a config file (Python, yours) and applies overrides such as "data.seed=3".
+
+  A file may have OPTIONS, {name: overrides}; FILE.py:NAME applies those of that name first.
+  """
+  path, option = _option(Path(path))
   if not path.is_file():
     raise FileNotFoundError(
       f"config file {path} does not exist, looked for in {Path.cwd()} - expected such as "
@@ -95,7 +98,18 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
   spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
     raise ValueError(f"{path}: a config file defines get_config() -> RunConfig")
-  return override(module.get_config(), overrides)
+  options = getattr(module, "OPTIONS", {})
+  if option and option not in options:
+    raise ValueError(
+      f"{path} has no option '{option}': expected {', '.join(options) or 'none, it has no OPTIONS'}"
+    )
+  return override(module.get_config(), [*options.get(option, ()), *overrides])
+
+
+def _option(path: Path) -> tuple[Path, str]:
+  """FILE.py:NAME -> the file and the name, "" without one."""
+  stem, colon, option = path.name.partition(".py:")
+  return (path.with_name(f"{stem}.py"), option) if colon else (path, "")
 
 
 def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -54,6 +54,8 @@ def _run_flags(g) -> None:
   g.add_argument("--new-tokens", type=int, metavar="N", help="default: the benchmark's")
   g.add_argument("--rows", type=int, metavar="N", help="answered at a time")
   g.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest answer")
+  g.add_argument("--tiles", type=int, metavar="N", help="of a picture, at most; 1: it is not cut")
+  g.add_argument("--template", default="", help="such as internvl_system; default: the model's")
   g.add_argument("--mesh", default="", help="such as fsdp=4,data=2; default: data=all devices")
   g.add_argument(
     "--protocol",
@@ -118,7 +120,7 @@ def _terms(args: argparse.Namespace) -> "Terms":
   from facejax.evaluate.suite import Terms
   from facejax.generate import Sampling
 
-  for name in ("limit", "new_tokens", "rows"):
+  for name in ("limit", "new_tokens", "rows", "tiles"):
     value = getattr(args, name)
     if value is not None and value < 1:
       raise ValueError(f"--{name.replace('_', '-')} {value} - expected at least 1")
@@ -150,8 +152,10 @@ def _model(args: argparse.Namespace) -> "Model":
     config = dataclasses.replace(
       config, evaluate=dataclasses.replace(config.evaluate, rows=args.rows)
     )
-  reads = config.reads(folder.name)
-  config = dataclasses.replace(config, data=dataclasses.replace(config.data, modalities=reads))
+  layout: dict[str, Any] = {"modalities": config.reads(folder.name)}
+  layout |= {"max_tiles": args.tiles, "min_tiles": 1} if args.tiles else {}
+  layout |= {"template": args.template} if args.template else {}
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, **layout))
   leaves = jax.tree_util.tree_leaves_with_path(params)
   name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
   digest = digest_of(bases.manifest({name(path): x for path, x in leaves}))
