@@ -89,6 +89,18 @@ def test_tasks_are_equally_frequent_and_differ_within_a_sample(monkeypatch):
   assert all(one.removeprefix("<image>\n") != two for one, two in asked)
 
 
+def test_presence_is_asked_several_times_and_labels_need_no_drawing(monkeypatch):
+  # kills: a placeholder in a later turn or none; labels of another face; a face drawn for them
+  config = SyntheticConfig(split="test", faces=9, tasks=("age", "presence"), turns=2)
+  source = SyntheticSource(config, 48, 100)
+  drawn = source[4]
+  texts = [turn.text for turn in drawn.conversation]
+  assert len(texts) == 10 and texts[0].startswith("<image>\n") and "<" not in "".join(texts[1:])
+  assert sum(text in ("Yes.", "No.") for text in texts[1::2]) == 4
+  monkeypatch.setattr(SyntheticSource, "_draw", None)
+  assert source.labels(4) == drawn.labels != source.labels(5)
+
+
 def test_clips_and_pictures_alternate():
   # kills: kinds or frames that are ignored; a size that the renderer refuses
   source = SyntheticSource(SyntheticConfig(faces=4), 20, 100, kinds=("image", "video"), frames=3)

@@ -8,7 +8,7 @@ import pytest
 
 from facejax.faces.action_units import ACTION_UNITS, EXPRESSIONS, RENDERED_ACTION_UNITS
 from facejax.faces.attributes import ATTRIBUTES
-from facejax.faces.questions import QUESTIONS, TASKS, answer, parse, question, truth
+from facejax.faces.questions import QUESTIONS, TASKS, answer, parse, presence, question, truth
 from facejax.faces.scene import sample
 
 
@@ -162,3 +162,21 @@ def test_unknown_tasks_are_refused_by_name():
 def test_tables_cover_the_rendered_units():
   # Kills: a rendered unit without a FACS name.
   assert set(RENDERED_ACTION_UNITS) <= set(ACTION_UNITS)
+
+
+def test_presence_is_true_and_balanced():
+  # Kills: an answer about another label; a label that is never asked about; always "No.".
+  rng = np.random.default_rng(5)
+  asked, yes = set(), 0
+  for seed in range(900):
+    one = sample(seed, "train").labels
+    question_, told = presence(one, rng)
+    words = re.search(r"(?:this: |there )(.+?)(?: in this face)?\?", question_)[1]
+    nouns = {ATTRIBUTES[name].noun for name, on in one.attributes.items() if on}
+    true = nouns | {one.expression} | {f"au{n}" for n in truth("action_units", one)}
+    assert told == ("Yes." if words in true else "No."), question_
+    asked, yes = asked | {words}, yes + (told == "Yes.")
+  assert asked == {*(a.noun for a in ATTRIBUTES.values()), *EXPRESSIONS} | {
+    f"au{n}" for n in RENDERED_ACTION_UNITS
+  }
+  assert 380 < yes < 520

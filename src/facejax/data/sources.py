@@ -8,9 +8,12 @@ import numpy as np
 from jaxtyping import Int
 
 from facejax.config import SyntheticConfig
-from facejax.faces import questions, synthetic
+from facejax.faces import questions, scene, synthetic
 from facejax.faces.action_units import RENDERED_ACTION_UNITS
 from facejax.types import Kind, Medium, Refusal, Sample, Turn
+
+_ROLES = ("human", "gpt")
+_PRESENCES = 4  # questions of the task "presence", which are short
 
 
 class Source(Protocol):
@@ -83,10 +86,11 @@ class SyntheticSource:
   refusals: tuple[Refusal, ...] = ()
 
   def __post_init__(self):
-    unknown = [task for task in self.config.tasks if task not in questions.TASKS]
+    tasks = (*questions.TASKS, questions.PRESENCE)
+    unknown = [task for task in self.config.tasks if task not in tasks]
     if unknown:
       raise ValueError(
-        f"data.synthetic.tasks has {unknown[0]!r} - expected some of {', '.join(questions.TASKS)}"
+        f"data.synthetic.tasks has {unknown[0]!r} - expected some of {', '.join(tasks)}"
       )
 
   def __len__(self) -> int:
@@ -101,11 +105,14 @@ class SyntheticSource:
     kind = self.kinds[index % len(self.kinds)]
     medium, labels = self._draw(kind, index)
     rng = np.random.default_rng((self.seed, index))
-    turns: list[Turn] = []
+    told: list[tuple[str, str]] = []
     for task in rng.permutation(self.config.tasks)[: self.config.turns].tolist():
-      start = "" if turns else f"<{kind}>\n"
-      turns.append(Turn("human", start + questions.question(task, rng)))
-      turns.append(Turn("gpt", questions.answer(task, labels, rng)))
+      if task == questions.PRESENCE:
+        told += [questions.presence(labels, rng) for _ in range(_PRESENCES)]
+      else:
+        told.append((questions.question(task, rng), questions.answer(task, labels, rng)))
+    turns = [Turn(role, text) for pair in told for role, text in zip(_ROLES, pair, strict=True)]
+    turns[0] = Turn(_ROLES[0], f"<{kind}>\n{turns[0].text}")
     return Sample(self.name(index), tuple(turns), (medium,), _said(labels))
 
   def _draw(self, kind: Kind, index: int) -> tuple[Medium, synthetic.Labels]:
@@ -123,8 +130,8 @@ class SyntheticSource:
     return f"synthetic/{self.config.split}/{index}"
 
   def labels(self, index: int) -> Mapping[str, Any]:
-    """What is true of the face; it is drawn for that."""
-    return self[index].labels
+    """What is true of the face, without drawing it: 0.4 ms in place of 17."""
+    return _said(scene.sample(index, self.config.split).labels)
 
   def fingerprint(self) -> dict:
     """All settings: the renderer is part of the library."""

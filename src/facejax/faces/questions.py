@@ -3,16 +3,25 @@
 Five tasks in the manner of FaceInstruct-1M (Face-LLaVA, section 3.1): the answer opens with the
 label and goes on with a sentence of visual reasoning that is true of the labels. All wording is
 ours; a few hundred distinct words in all, so that a small tokenizer and a small model can learn it.
+Beside the five, "presence" asks yes or no about one label at a time, as training-free scores do.
 """
 
 import numpy as np
 
-from facejax.faces.action_units import ACTION_UNITS, PROTOTYPES, present
+from facejax.faces.action_units import (
+  ACTION_UNITS,
+  EXPRESSIONS,
+  PROTOTYPES,
+  RENDERED_ACTION_UNITS,
+  present,
+)
 from facejax.faces.attributes import ATTRIBUTES
 from facejax.faces.parsing import TASKS, Label, check_task, parse
 from facejax.faces.scene import Labels
 
-__all__ = ["TASKS", "answer", "parse", "question", "truth"]
+__all__ = ["PRESENCE", "TASKS", "answer", "parse", "presence", "question", "truth"]
+
+PRESENCE = "presence"  # a task of training alone: its answer is no label that evaluation parses
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
   "expression": (
@@ -185,6 +194,30 @@ def answer(task: str, labels: Labels, rng: np.random.Generator) -> str:
   """
   check_task(task)
   return _ANSWERS[task](labels, rng)
+
+
+_PRESENCE = (
+  "Does this face show this: {words}? Answer with yes or no.",
+  "Is there {words} in this face? Answer with yes or no.",
+  "Does the face have this: {words}? Answer with yes or no.",
+)
+
+
+def presence(labels: Labels, rng: np.random.Generator) -> tuple[str, str]:
+  """A question about one attribute, expression or action unit, and "Yes." or "No.".
+
+  Half of the questions are about what the face has, where it has anything: a model that learns from
+  them says yes more often than labels are present. An expression and a unit are present as in
+  `truth`; words are those of the label set drawn_faces.
+  """
+  has = {ATTRIBUTES[name].noun: on for name, on in labels.attributes.items()}
+  has |= {name: name == labels.expression for name in EXPRESSIONS}
+  units = present(labels.action_units)
+  has |= {f"au{unit}": unit in units for unit in RENDERED_ACTION_UNITS}
+  wanted = rng.random() < 0.5
+  options = tuple(words for words, on in has.items() if on == wanted) or tuple(has)
+  words = _pick(rng, options)
+  return _pick(rng, _PRESENCE).format(words=words), "Yes." if has[words] else "No."
 
 
 def truth(task: str, labels: Labels) -> Label:
