@@ -3,14 +3,18 @@
 import json
 
 import numpy as np
+import pytest
+import scipy.io
 from record_folders import clip, llava_folder, picture
 
 from facejax.records.layouts import celeba, disfa
+from facejax.records.layouts.affectnet import AffectNet
 from facejax.records.layouts.celeba import CelebA
 from facejax.records.layouts.dfew import Dfew
 from facejax.records.layouts.disfa import Disfa
 from facejax.records.layouts.faceforensics import FaceForensics
 from facejax.records.layouts.fairfacegpt import FairFaceGpt, FairFaceGptFolder
+from facejax.records.layouts.lfwa import Lfwa
 from facejax.records.layouts.llava import Llava
 from facejax.records.layouts.raf_db import RafDb
 from facejax.records.layouts.utkface import UtkFace
@@ -33,6 +37,76 @@ def make_celeba(folder):
     *(str(folder / n) for n in ("list_attr_celeba.txt", "list_eval_partition.txt")),
     str(folder / "img_align_celeba"),
   )
+
+
+LFWA_FILES = tuple(f"{p}\\{p}_{i:04d}.jpg" for p, i in (("Al_B", 1), ("Al_B", 2), ("Zoe", 1)))
+
+
+def lfwa_values(absent=0):
+  """Labels of make_lfwa's three pictures: as released, a row a picture."""
+  return np.where(np.random.default_rng(4).random((3, 40)) < 0.5, 1, absent).astype(float)
+
+
+def write_mat73(path, variables):
+  """MATLAB 7.3: a header of 512 bytes, arrays turned around, text as cells of character codes."""
+  h5py = pytest.importorskip("h5py")
+  with h5py.File(path, "w", userblock_size=512) as file:
+    for name, value in variables.items():
+      if isinstance(value, np.ndarray):
+        file[name] = value.T
+        continue
+      cells = file.create_dataset(name, (1, len(value)), h5py.ref_dtype)
+      for i, text in enumerate(value):
+        codes = np.array([[ord(c)] for c in text], np.uint16)
+        cells[0, i] = file.create_dataset(f"#refs#/{name}{i}", data=codes).ref
+
+
+def write_mat70(path, variables):
+  """MATLAB 7.0: cells are arrays of objects."""
+  cells = lambda x: x if isinstance(x, np.ndarray) else np.array([list(x)], object).T
+  scipy.io.savemat(path, {name: cells(x) for name, x in variables.items()})
+
+
+def make_lfwa(folder, write=write_mat73, absent=0):
+  names = [name.replace("_", " ") for name in celeba.NOUNS]
+  values = {"AttrName": names, "label": lfwa_values(absent), "name": LFWA_FILES}
+  write(folder / "lfw_att_40.mat", values)
+  rows = {"indices_img_train": np.array([[3.0], [1.0]]), "indices_img_test": np.array([[2.0]])}
+  write(folder / "indices_train_test.mat", rows)
+  for i, name in enumerate(LFWA_FILES):
+    picture(folder / "lfw" / name.replace("\\", "/"), i)
+  return Lfwa(*(str(folder / n) for n in ("lfw_att_40.mat", "indices_train_test.mat", "lfw")))
+
+
+def make_affectnet(folder):
+  """Form "arrays": an expression as a number or its text; picture 7 has no annotation."""
+  root = folder / "train_set"
+  (root / "annotations").mkdir(parents=True)
+  for stem, expression, valence in ((0, "1", 0.5), (2, 6, "-0.25"), (10, "7", -2.0)):
+    picture(root / "images" / f"{stem}.jpg", stem)
+    for name, value in (("exp", expression), ("val", valence), ("aro", 0.125), ("lnd", [1.0])):
+      np.save(root / "annotations" / f"{stem}_{name}.npy", np.array(value))
+  picture(root / "images" / "7.jpg", 7)
+  return AffectNet(str(folder))
+
+
+AFFECTNET_LIST = (
+  "a1/x.jpg,1,2,30,40,5.5;6.5,2,-0.5,0.25",
+  "b2/y.JPG,NULL,NULL,NULL,NULL,NULL,9,-2,-2",
+  "b2/z.png,1,2,30,40,5.5;6.5,0,NULL,-2",
+)
+
+
+def make_affectnet_lists(folder, header=True, more=()):
+  """Form "lists": an expression, an uncertain face, and one without valence."""
+  root = folder / "Manually_Annotated_file_lists"
+  root.mkdir(exist_ok=True)
+  names = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression"
+  rows = [f"{names},valence,arousal"] * header + [*AFFECTNET_LIST, *more]
+  (root / ("training.csv" if header else "validation.csv")).write_text("\n".join(rows) + "\n")
+  for i, row in enumerate(AFFECTNET_LIST):
+    picture(folder / "Manually_Annotated_Images" / row.split(",")[0], i)
+  return AffectNet(str(folder), "lists", "train" if header else "validation")
 
 
 def make_utkface(folder):
@@ -122,8 +196,10 @@ def make_fairfacegpt_folder(folder):
 MAKERS = {
   "llava": lambda folder: Llava((str(llava_folder(folder) / "train.json"),)),
   "celeba": make_celeba,
+  "lfwa": make_lfwa,
   "utkface": make_utkface,
   "raf_db": make_raf_db,
+  "affectnet": make_affectnet,
   "dfew": make_dfew,
   "disfa": make_disfa,
   "faceforensics": make_faceforensics,

@@ -20,13 +20,12 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from facejax.config_checks import one_of, within
 from facejax.evaluate.benchmarks.labelled import Form, Labelled, benchmark, of_table
 from facejax.evaluate.fairness import age_band
 from facejax.evaluate.protocol import Benchmark
 from facejax.faces.action_units import EXPRESSIONS
+from facejax.records.layouts.affectnet import AffectNet
 from facejax.records.layouts.dfew import Dfew
 from facejax.records.layouts.raf_db import RafDb
 
@@ -111,20 +110,8 @@ class AffectNetBenchmark:
 
   def open(self) -> Benchmark:
     """Lists the pictures and reads their annotations."""
-    root = Path(self.folder) / "val_set"
-    found = sorted((root / "images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
-    marks = {p.name.removesuffix("_exp.npy") for p in (root / "annotations").glob("*_exp.npy")}
-    if not found and not marks:
-      raise FileNotFoundError(
-        f"no pictures in {root / 'images'} - expected AffectNet's val_set - check --data"
-      )
     names = _CONTEMPT[: self.classes]
-    rows = []
-    for stem in sorted({p.stem for p in found} | marks, key=lambda s: (len(s), s)):
-      path = root / "annotations" / f"{stem}_exp.npy"
-      truth, error = _affectnet(path)
-      if truth in names or truth is None:
-        rows.append(Labelled(stem, f"val_set/images/{stem}.jpg", truth, {}, error))
+    table = AffectNet(self.folder, "arrays", "validation", self.classes).open()
     return benchmark(
       Form(
         "affectnet",
@@ -134,29 +121,10 @@ class AffectNetBenchmark:
         kind="image",
         wording=self.prompt,
       ),
-      rows,
+      of_table(table, lambda labels: labels["expression"]),
       self.folder,
       {"classes": self.classes},
     )
-
-
-_AFFECTNET = (
-  *("neutral", "happiness", "sadness", "surprise"),
-  *("fear", "disgust", "anger", "contempt"),
-)
-
-
-def _affectnet(path: Path) -> tuple[str | None, str]:
-  """(expression, why there is none) of an annotation, which holds its number as text."""
-  if not path.is_file():
-    return None, f"{path}: no such annotation"
-  try:
-    number = str(np.load(path, allow_pickle=False).item())
-  except (ValueError, OSError, EOFError) as error:
-    return None, f"{path} is no array of one number ({error})"
-  if number not in set("01234567"):
-    return None, f"{path} holds {number!r} - expected 0 to 7"
-  return _AFFECTNET[int(number)], ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,13 +7,15 @@ the specification's folder. `open()` reads the index and gives a Layout; media a
     fairfacegpt         fairfacegpt.py  FairFaceGPT as dataset.json
     fairfacegpt_folder  fairfacegpt.py  FairFaceGPT as its generation script leaves it
     celeba              celeba.py       attributes of pictures
+    lfwa                lfwa.py         attributes of pictures
     utkface             utkface.py      age in file names
     raf_db              raf_db.py       expressions of pictures
+    affectnet           affectnet.py    expressions of pictures, with valence and arousal
     dfew                dfew.py         expressions of clips
     disfa               disfa.py        action units of frames
     faceforensics       faceforensics.py  real and manipulated clips
 
-The last six are label tables (table.py): their conversations are ours, made by seeded templates.
+The last eight are label tables (table.py): their conversations are ours, made by seeded templates.
 """
 
 import dataclasses
@@ -29,8 +31,10 @@ CLASSES = {
   "fairfacegpt": ("fairfacegpt", "FairFaceGpt"),
   "fairfacegpt_folder": ("fairfacegpt", "FairFaceGptFolder"),
   "celeba": ("celeba", "CelebA"),
+  "lfwa": ("lfwa", "Lfwa"),
   "utkface": ("utkface", "UtkFace"),
   "raf_db": ("raf_db", "RafDb"),
+  "affectnet": ("affectnet", "AffectNet"),
   "dfew": ("dfew", "Dfew"),
   "disfa": ("disfa", "Disfa"),
   "faceforensics": ("faceforensics", "FaceForensics"),

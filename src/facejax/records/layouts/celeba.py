@@ -12,6 +12,7 @@ that are present; No_Beard = -1 is said as "beard".
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 from facejax.config_checks import one_of
 from facejax.records.layouts import path
@@ -121,7 +122,12 @@ def _pairs(path: pathlib.Path) -> dict[str, str]:
 
 
 def _row(name: str, attributes: dict[str, bool]) -> Row:
-  nouns = [NOUNS[key] for key, has in attributes.items() if has and NOUNS[key]]
+  return Row(name, name, *described(attributes), {"attributes": attributes})
+
+
+def described(attributes: Mapping[str, bool]) -> tuple[str, str]:
+  """What an answer says of attributes, as table.said gives it; names that have no noun are not."""
+  nouns = [NOUNS[key] for key, has in attributes.items() if has and NOUNS.get(key)]
   if attributes.get("No_Beard") is False and "a goatee" not in nouns:
     nouns.append("a beard")
-  return Row(name, name, *said("attributes", nouns), {"attributes": attributes})
+  return said("attributes", nouns)
