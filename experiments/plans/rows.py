@@ -35,15 +35,13 @@ _DOTS = ("model.remat=dots",)
 # is copied in each block. On v5e 12.3 GB are kept of 4096 positions; elsewhere twice as many fit.
 _SHORT = (*_DOTS, "data.row_length=4096", "data.images_per_row=7")
 _ADDED = (*_DOTS, "model.segmentation.mode=add", "data.row_length=1536")
+_WHOLE = ("model.remat=none", "data.row_length=4096", "data.images_per_row=7")
 _LONG = (*_DOTS, "data.row_length=8192", "data.images_per_row=13", "data.videos_per_row=2")
 
 
 def _face_llava(stage: str) -> list[Row]:
-  short, *others = _PODS
-  return [
-    Row("face_llava_7b", stage, short, changes=_SHORT),
-    *(Row("face_llava_7b", stage, pod, changes=_LONG) for pod in others),
-  ]
+  changes = {"v5e:16x16": _SHORT, "v6e:16x16": _LONG}
+  return [Row("face_llava_7b", stage, pod, changes=changes.get(pod, _WHOLE)) for pod in _PODS]
 
 
 ROWS: list[Row] = [

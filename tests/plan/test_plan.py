@@ -10,7 +10,17 @@ from hlo_samples import SPLASH
 
 from facejax import chips, cli, stages
 from facejax.config import MeshConfig
-from facejax.plan import command, compiled, page, planner, report, search, store, topology
+from facejax.plan import (
+  command,
+  compiled,
+  generation,
+  page,
+  planner,
+  report,
+  search,
+  store,
+  topology,
+)
 
 FIGURES = ("slowest", "schedule", "fastest")
 
@@ -193,6 +203,8 @@ def test_the_command_refuses_in_one_line(capsys):
     (("--config", "configs/demo.py", "--stage", "stage3"), "--stage stage3: the config has"),
     (("--search", "--calibrate"), "expected one of them at a time"),
     (("--config", "configs/demo.py", "--generation", "4,5"), "expected ROWS,PROMPT,NEW"),
+    (("--config", "configs/demo.py", "--generation", "4,5,1"), "expected at least 2 new tokens"),
+    (("--calibrate", "--html", "a.html"), "--html: --calibrate has no page"),
     ((), "--config is missing"),
     (("--config", "configs/demo.py", "--mesh", "model=2"), "unknown axis 'model'"),
   ):
@@ -216,3 +228,20 @@ def test_options_go_to_the_devices_of_the_mesh(v5e):
     "xla_tpu_scoped_vmem_limit_kib": "98304",
     "xla_tpu_prefer_async_allgather_to_allreduce": "true",
   }
+
+
+@pytest.mark.slow  # compiles four programs: 30 s
+def test_answering_is_planned_as_a_loop(v5e):
+  """Kills: a loop's time given for a step's, a cache that is held twice, a bound without it."""
+  config = small()
+  decoder = dataclasses.replace(  # scanned: more than 8 layers; heads as wide as a tile
+    config.model.decoder, layers=9, width=64, heads=2, kv_heads=2, head_width=128
+  )
+  config = dataclasses.replace(config, model=dataclasses.replace(config.model, decoder=decoder))
+  some, more = (generation.plan(config, v5e, 4, 448, new) for new in (3, 65))
+  a_row = 2 * 9 * 2 * 512 * 128 * 2  # keys and values of 9 layers, 2 heads, 512 slots, bfloat16
+  assert more.cache == pytest.approx(a_row, rel=0.001)
+  assert more.fits and more.decode.total < 2 * more.parameters + 1.3 * more.cache
+  assert more.decode.step.schedule == pytest.approx(some.decode.step.schedule, rel=0.1)
+  decoder_bytes = (more.bandwidth_bound * v5e.chip.bandwidth) - more.cache
+  assert 0.5 * more.parameters < decoder_bytes < more.parameters

@@ -34,8 +34,12 @@ REMAT = {
 }
 
 
+# Keys and values of all layers.
+Stacks = tuple[Float[Array, "layers B K S H"], Float[Array, "layers B K S H"]]
+
+
 class SelfAttention(nn.Module):
-  """Grouped-query attention with rotary positions, over the row or over a layer's cache."""
+  """Grouped-query attention with rotary positions, over the row or over a layer of a cache."""
 
   config: DecoderConfig
   dtype: Any = jnp.float32
@@ -49,12 +53,13 @@ class SelfAttention(nn.Module):
     x: Float[Array, "B L D"],
     table: Float[Array, "2 B L half"],
     seen: Bool[Array, "B L S"] | Int[Array, "B L"],
-    cache: tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]] | None = None,
+    cache: Stacks | None = None,
+    layer: Int[Array, ""] | int | None = None,
     slot: Int[Array, ""] | int = 0,
-  ) -> tuple[Float[Array, "B L D"], tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]] | None]:
+  ) -> tuple[Float[Array, "B L D"], Stacks | None]:
     """`seen` holds segment ids, attention is then causal within a segment; or a mask over slots.
 
-    The new keys and values are written to the cache, if there is one, from `slot` on.
+    The new keys and values are written to `layer` of the cache, if there is one, from `slot` on.
     """
     cfg, length = self.config, "length" if cache is None else None
 
@@ -67,9 +72,9 @@ class SelfAttention(nn.Module):
     q = rope(project("q", cfg.heads, "heads"), table)
     k = rope(project("k", cfg.kv_heads, "kv_heads"), table)
     v = project("v", cfg.kv_heads, "kv_heads")
-    if cache is not None:
+    if cache is not None and layer is not None:
       write = lambda old, new: jax.lax.dynamic_update_slice(
-        old, new.astype(old.dtype), (0, 0, slot, 0)
+        old, new[None].astype(old.dtype), (layer, 0, 0, slot, 0)
       )
       cache = (write(cache[0], k), write(cache[1], v))
     if seen.ndim == 2:
@@ -78,8 +83,9 @@ class SelfAttention(nn.Module):
       mixed = attend_segments(q, k, v, seen, self.kernel, self.rules)
       mixed = constrain(mixed, self.rules, "batch", "heads", length, None)
     else:
-      assert cache is not None
-      mixed = attend_heads(q, *cache, seen)
+      assert cache is not None and layer is not None
+      keys, values = (jax.lax.dynamic_index_in_dim(x, layer, keepdims=False) for x in cache)
+      mixed = attend_heads(q, keys, values, seen)
     return Dense(x.shape[-1], False, self.dtype, form="join", name="out")(mixed), cache
 
 
@@ -92,19 +98,20 @@ class Block(nn.Module):
   kernel: str = "xla"
 
   @nn.compact
-  def __call__(self, x, cache, table, seen, slot):
-    """Returns (x, cache of this layer): the carry of a scan and its output."""
+  def __call__(self, carry, layer, table, seen, slot):
+    """carry: (x, keys and values of all layers). The second result is a scan's output: none."""
+    x, cache = carry
     cfg, length = self.config, "length" if cache is None else None
     norm = lambda name: RMSNorm(cfg.eps, self.dtype, name=name)
     dense = lambda features, name: Dense(features, False, self.dtype, name=name)
     attention = SelfAttention(cfg, self.dtype, self.rules, self.kernel, name="attention")
-    y, cache = attention(norm("attention_norm")(x), table, seen, cache, slot)
+    y, cache = attention(norm("attention_norm")(x), table, seen, cache, layer, slot)
     x = checkpoint_name(x + y, MIDDLE)
     y = norm("mlp_norm")(x)
     y = jax.nn.silu(dense(cfg.mlp, "gate")(y)) * dense(cfg.mlp, "up")(y)
     y = constrain(y, self.rules, "batch", length, "mlp")
     x += dense(cfg.width, "down")(y)
-    return constrain(x, self.rules, "batch", length, None), cache
+    return (constrain(x, self.rules, "batch", length, None), cache), None
 
 
 class Decoder(nn.Module):
@@ -167,20 +174,23 @@ class Decoder(nn.Module):
     if seen.shape[-1] > cfg.max_length and cfg.rope_factor > 1:
       theta = stretched_theta(positions, cfg.head_width, theta, cfg.max_length, cfg.rope_factor)
     table = rope_table(positions, cfg.head_width, theta)
-    layers = None if cache is None else (cache.keys, cache.values)
-    slot = 0 if cache is None else cache.filled
-    through = self._apart if self.apart else self.blocks
-    x, layers = through(x, layers, table, seen, slot)
-    if cache is not None:
-      filled = cache.filled + x.shape[1]
-      cache = dataclasses.replace(cache, keys=layers[0], values=layers[1], filled=filled)
-    return self.norm(x), cache
+    if cache is None:
+      (x, _), _ = self.blocks((x, None), None, table, seen, 0)
+      return self.norm(x), None
+    through = self._apart if self.apart else self._stacked
+    x, (keys, values) = through(x, (cache.keys, cache.values), table, seen, cache.filled)
+    filled = cache.filled + positions.shape[1]
+    return self.norm(x), dataclasses.replace(cache, keys=keys, values=values, filled=filled)
 
-  def _apart(self, x, layers, *shared):
+  def _stacked(self, x, cache, *shared):
+    """The stacks go around: each layer writes its new slots and reads its own, copying neither."""
+    return self.blocks((x, cache), jnp.arange(self.config.layers), *shared)[0]
+
+  def _apart(self, x, cache, *shared):
     new = []
-    for block, own in zip(self.layers, zip(*layers, strict=True), strict=True):
-      x, own = block(x, own, *shared)
-      new.append(own)
+    for block, own in zip(self.layers, zip(*cache, strict=True), strict=True):
+      (x, own), _ = block((x, tuple(y[None] for y in own)), 0, *shared)
+      new.append(tuple(y[0] for y in own))
     return x, tuple(zip(*new, strict=True))
 
   @typed

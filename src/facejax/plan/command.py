@@ -1,8 +1,10 @@
 """`facejax plan`: what the command line asks, and what it prints."""
 
+import dataclasses
 import difflib
+import json
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from facejax.config import RunConfig
@@ -43,9 +45,13 @@ def _run(args) -> None:
   modes = [n for n in ("search", "generation", "calibrate") if getattr(args, n)]
   if len(modes) > 1:
     raise ValueError(f"--{' and --'.join(modes)}: expected one of them at a time")
+  if args.html and modes and modes[0] != "search":
+    raise ValueError(f"--html: --{modes[0]} has no page; expected --json")
   target = topology.describe(args.topology, args.slices)
   if args.calibrate:
-    _show(calibrate.table(calibrate.run(target)))
+    found = calibrate.run(target)
+    _show(calibrate.table(found))
+    _write(found, args.json)
     return
   if not args.config:
     raise ValueError("--config is missing: expected a config file, such as configs/demo.py")
@@ -53,13 +59,14 @@ def _run(args) -> None:
   if args.generation:
     result = generation.plan(config, target, *_three(args.generation))
     _show(generation.table(result))
+    _write(result, args.json)
     return
   stage = _stage(config, args.stage)
   folder = None if args.fresh else store.default_folder()
   if args.search:
-    found = search.run(config, stage, target, args.config, args.budget * 60, folder)
-    _show(search.table(found))
-    best = search.best(found)
+    tried = search.run(config, stage, target, args.config, args.budget * 60, folder)
+    _show(search.table(tried))
+    best = search.best(tried)
   else:
     program = store.step(config, stage, target, folder)
     best = planner.assess(config, stage, target, program, args.config)
@@ -70,6 +77,11 @@ def _run(args) -> None:
     from facejax.plan import page
 
     page.write(best, args.html)
+
+
+def _write(found: Any, path: pathlib.Path | None) -> None:
+  if path:
+    path.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
 
 
 def _show(text: str) -> None:
@@ -123,4 +135,8 @@ def _three(text: str) -> tuple[int, int, int]:
   if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
     raise ValueError(f"--generation {text}: expected ROWS,PROMPT,NEW, such as 64,512,128")
   rows, prompt, new = (int(part) for part in parts)
+  if new < 2:
+    raise ValueError(
+      f"--generation {text}: expected at least 2 new tokens; prefill draws the first"
+    )
   return rows, prompt, new
