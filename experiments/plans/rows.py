@@ -27,6 +27,24 @@ class Row:
     return re.sub(r"[^a-zA-Z0-9-]+", "_", name).strip("_")
 
 
+@dataclasses.dataclass(frozen=True)
+class Answers:
+  """Questions answered: prompts of one picture each, new tokens behind them."""
+
+  config: str
+  topology: str
+  mesh: str
+  rows: int
+  prompt: int = 1024
+  new_tokens: int = 128
+
+  @property
+  def name(self) -> str:
+    """Of its file of results."""
+    name = f"{self.config}-answers-{self.topology}-{self.mesh}-{self.rows}"
+    return re.sub(r"[^a-zA-Z0-9-]+", "_", name)
+
+
 _PODS = ("v5e:16x16", "v5p:8x8x4", "v6e:16x16", "tpu7x:4x4x8")
 
 
@@ -78,4 +96,12 @@ ROWS: list[Row] = [
       "stages.lora.trainable=('(projector|decoder)/.*',)",
     ),
   ),
+]
+
+ANSWERS: list[Answers] = [
+  *(
+    Answers("face_llava_7b", topology, f"tensor={chips}", rows)
+    for topology, chips, rows in (("v5e:2x4", 8, 8), ("v5e:2x4", 8, 64), ("v6e:2x2", 4, 64))
+  ),
+  Answers("facellm_38b", "v6e:2x4", "tensor=8", 16),
 ]
