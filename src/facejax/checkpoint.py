@@ -24,9 +24,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
-from facejax import bases, config_io, convert, lora, weights
+from facejax import bases, best, config_io, convert, lora, weights
 from facejax.config import MeshConfig, RunConfig, StageConfig
 from facejax.models.face_mllm import FaceMLLM, init_shapes
+from facejax.saved_arrays import compare_arrays
 from facejax.sharding import make_mesh, param_shardings
 from facejax.state import TrainState, abstract_state, as_loaded, assemble, draw
 
@@ -45,12 +46,15 @@ class Checkpoints:
   """The checkpoints of a stage. Use it in a `with` statement: leaving it waits for the writer."""
 
   def __init__(self, stage_dir: Path, keep: int | None):
-    """Opens stage_dir/checkpoints, of which the `keep` newest stay (None: all)."""
+    """Opens stage_dir/checkpoints, of which the `keep` newest stay (None: all), and kept.best."""
+    self.kept = best.Newest(keep)
     self.folder = stage_dir.absolute() / "checkpoints"
     handlers = {name: ocp.StandardCheckpointHandler() for name in _ITEMS[:2]}
     self._manager = ocp.CheckpointManager(
       self.folder,
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=self.kept, enable_async_checkpointing=True
+      ),
       item_handlers={**handlers, "meta": ocp.JsonCheckpointHandler()},
     )
 
@@ -59,6 +63,7 @@ class Checkpoints:
 
   def __exit__(self, *_) -> None:
     self._manager.close()
+    best.link(self.folder.parent, self.kept.best)
 
   def latest(self) -> int | None:
     """Step of the newest checkpoint, complete on disk, or None."""
@@ -67,6 +72,8 @@ class Checkpoints:
 
   def save(self, step: int, state: TrainState, meta: Mapping) -> None:
     """Starts to write; returns when the state may be donated to the next step."""
+    self._manager.wait_until_finished()
+    best.link(self.folder.parent, self.kept.best if self.kept.best != step else None)
     with jax.transfer_guard("allow"):  # Orbax copies to the host, which the loop forbids elsewhere
       self._manager.save(
         step,
@@ -94,7 +101,7 @@ class Checkpoints:
       saved = self._manager.item_metadata(step)
     items = {"params": _params_of(abstract), "train": _train_item(abstract)}
     for name, tree in items.items():
-      _compare_arrays(saved[name].tree, tree, f"{where}/{name}")
+      compare_arrays(saved[name].tree, tree, f"{where}/{name}")
     arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
     with _reading(where):
       restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
@@ -130,41 +137,20 @@ def _reading(where: Path) -> Iterator[None]:
     ) from error
 
 
-def _compare_arrays(saved: Any, target: Any, where: str) -> None:
-  """Raises ValueError naming each leaf that differs; Orbax would name no leaf, or cast silently."""
-  found, wanted = _described(saved), _described(target)
-  problems = [
-    f"{name}: saved {found.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
-    for name in sorted(set(found) | set(wanted))
-    if found.get(name) != wanted.get(name)
-  ]
-  if problems:
-    raise ValueError(f"{where} does not fit the run:\n  " + "\n  ".join(problems))
-
-
-def _described(tree: Any) -> dict[str, str]:
-  """`name: shape@dtype` of the leaves; names do not depend on the types of the containers."""
-  name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-  described = {}
-  for path, x in jax.tree_util.tree_leaves_with_path(tree):
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      x = jax.eval_shape(jax.random.key_data, x)  # what Orbax stores of a key
-    described[name(path)] = f"{list(x.shape)}@{x.dtype}"
-  return described
-
-
 def load_params(folder: str | Path, step: int | None = None, shardings: Any = None) -> dict:
   """All parameters of a checkpoint; nothing else is read, but for the base of adapters.
 
   Args:
-    folder: of a stage, or a workdir, whose last trained stage is taken.
-    step: which checkpoint; the newest if None.
+    folder: of a stage or of one of its checkpoints (STAGE/best, too), or a workdir, whose last
+      trained stage is taken.
+    step: which checkpoint; that of the folder, or the newest, if None.
     shardings: tree of shardings; the first local device holds everything if None.
 
   Raises FileNotFoundError if there is no checkpoint, or no base any more, ValueError if one is
   damaged, or the base another one.
   """
-  item = _params_item(_stage_dir(Path(folder)), step)
+  place, own = best.located(Path(folder))
+  item = _params_item(_stage_dir(place), own if step is None else step)
   if _is_adapted(item):
     params = _assembled(*_with_base(item, None)).params
     return jax.device_put(params, shardings) if shardings else params
@@ -182,6 +168,8 @@ def load_run(
 ) -> tuple[RunConfig, dict, Path]:
   """(config, parameters, stage folder) of a stage's newest checkpoint; the last stage if None.
 
+  A workdir that is a checkpoint's own folder, or STAGE/best, means that one.
+
   With a mesh the parameters are read onto it, else onto the first local device. The folder may
   also be one that `facejax convert import` wrote, or one in a released layout: its config has no
   stages, and its parameters the type they are stored in. The config is data from JSON; nothing of
@@ -193,8 +181,9 @@ def load_run(
       raise ValueError(f"{workdir} is a lone {opened.family} - expected a whole model")
     imported = convert.load(workdir, dtype=None, shardings=_on(mesh, opened.config))
     return opened.config, imported.params, Path(workdir)
-  stage_dir = _stage_dir(Path(workdir) / stage if stage else Path(workdir))
-  item = _params_item(stage_dir, None)
+  place, step = best.located(Path(workdir) / stage if stage else Path(workdir))
+  stage_dir = _stage_dir(place)
+  item = _params_item(stage_dir, step)
   with Checkpoints(stage_dir, keep=None) as checkpoints:
     saved = checkpoints.meta(int(item.parent.name))
   config = config_io.from_dict(RunConfig, saved["config"])

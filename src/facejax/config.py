@@ -44,6 +44,7 @@ __all__ = [
   "SegmentationConfig",
   "StageConfig",
   "SyntheticConfig",
+  "TrackConfig",
   "VitConfig",
 ]
 
@@ -150,6 +151,29 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrackConfig:
+  """Benchmarks asked while a stage trains, and the checkpoint that is kept for its answers."""
+
+  suites: tuple[str, ...] = ()  # such as ("rafdb",); (): none. Those of `facejax evaluate --suite`
+  data: tuple[str, ...] = ()  # [NAME=]FOLDER, as --data
+  settings: tuple[str, ...] = ()  # NAME.OPTION=VALUE, as --set
+  every: int = 500  # steps, and behind the last
+  limit: int = 100  # items of each suite, evenly spread, the same each time; a split of their own
+  new_tokens: int | None = None  # an answer is cut after so many; None: the benchmark's
+  best: str = ""  # SUITE.METRIC: the checkpoint with the best one is kept, too; "": none is
+
+  def __post_init__(self):
+    within(self, "every limit new_tokens", 1)
+    if self.suites:
+      each_once("TrackConfig.suites", self.suites)
+    elif self.best or self.data or self.settings:
+      raise ValueError(
+        f"TrackConfig: best={self.best!r}, data={self.data}, settings={self.settings} without "
+        "suites - expected at least one - name it in track.suites"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
   """A run: one file of configs/."""
 
@@ -158,6 +182,7 @@ class RunConfig:
   stages: dict[str, StageConfig]  # run in this order
   mesh: MeshConfig = MeshConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
+  track: TrackConfig = TrackConfig()
   seed: int = 0  # of fresh parameters
   checkpoint_every: int = 500  # steps; the last step is always saved
   keep: int = 2  # checkpoints of a stage

@@ -77,6 +77,12 @@ class Metrics:
     if not self._writes:
       return
     append(self._path, {"step": step, **values})
+    self.draw(step, values)
+
+  def draw(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds values to the TensorBoard files alone."""
+    if not self._writes:
+      return
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
     self._board.flush()
@@ -140,6 +146,10 @@ class Window:
   def waited(self, seconds: float) -> None:
     """Time in which there was no batch."""
     self._wait += seconds
+
+  def paused(self, seconds: float) -> None:
+    """Time in which nothing was trained, which speeds leave out."""
+    self._began += seconds
 
   def add(self, loss: float, weight: float, tokens: int, places: int) -> None:
     """One step: mean loss over `weight` target tokens; tokens read in so many places of rows."""

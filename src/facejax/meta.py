@@ -21,7 +21,7 @@ _PACKAGES = ("facejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "g
 # What may differ without asking: how often, on which devices, in which pieces. With another mesh,
 # `accumulate` or `remat` the sums are equal up to the rounding of another order.
 _FREE = (
-  r"(mesh|evaluate|versions|devices)\..*",
+  r"(mesh|evaluate|track|versions|devices)\..*",
   r"checkpoint_every|keep|log_every",
   r"model\.(remat|attention)",
   r"stages\.{stage}\.(accumulate|rows|modalities|mixtures.*)",  # but for accumulate, fingerprinted

@@ -5,6 +5,7 @@
   workdir/STAGE/refused.jsonl       samples that could not be used, with the reason; of process p
                                     refused.p.jsonl
   workdir/STAGE/config.json         the resolved config
+  workdir/STAGE/track.jsonl         figures of RunConfig.track, and STAGE/best: evaluate/track.py
 
 Parameters come, in this order, from
   1 the stage's own newest checkpoint, with resume=True
@@ -39,6 +40,7 @@ from facejax import (
 )
 from facejax.config import RunConfig, StageConfig
 from facejax.data.pipeline import Pipeline
+from facejax.evaluate import track
 from facejax.hub import INTERRUPTED
 from facejax.models.face_mllm import FaceMLLM
 from facejax.refusals import Refusals
@@ -102,6 +104,7 @@ def prepare(
   Raises FileExistsError, FileNotFoundError and ValueError as train() does.
   """
   workdirs.check_sources(config, workdir, names, resume)
+  track.check(config.track)
   mesh = make_mesh(config.mesh)
   for name in names:
     stage = config.stages[name]
@@ -121,6 +124,7 @@ class _Stage(NamedTuple):
   mesh: Mesh
   step: Any  # make_train_step's, jitted: a Step that can be lowered
   checkpoints: checkpoint.Checkpoints
+  tracker: track.Tracker
   record: dict  # meta
 
 
@@ -160,7 +164,8 @@ def _train_stage(
       (folder / "config.json").write_text(config_io.to_json(config))
     _describe(name, stage, state, mesh)
     step = make_train_step(model, stage, mesh)
-    run = _Stage(name, folder, config, stage, pipeline, mesh, step, checkpoints, record)
+    tracker = track.Tracker(config, name, folder, mesh, done or 0)
+    run = _Stage(name, folder, config, stage, pipeline, mesh, step, checkpoints, tracker, record)
     with jax.set_mesh(mesh):
       finished = _loop(run, state, done or 0, stop)
     _say(f"{name}: saved {folder}/checkpoints/{checkpoints.latest()}")
@@ -250,6 +255,7 @@ def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool
     window = logs.Window()
     report = functools.partial(_report, run, start, metrics, progress, window)
     pending = None
+    _track(run, start, state, metrics, window)  # where a stop came first
     for done in range(start + 1, stage.steps + 1):
       distributed.at(f"{run.name} batch {done}")
       asked = time.perf_counter()
@@ -268,14 +274,35 @@ def _loop(run: _Stage, state: TrainState, start: int, stop: StopRequest) -> bool
       tokens = int(np.count_nonzero(batch.segment_ids)) * jax.process_count()
       pending = _Pending(done, values, np.asarray(batch.sample_id), tokens)
       stopping = stop.requested(done)
-      if stopping or done % every == 0 or done == stage.steps:
+      last = done == stage.steps
+      tracked = run.tracker.due(done) and (last or not stopping)  # a stop must not wait for answers
+      better = False
+      if tracked or stopping or last or done % every == 0:
         report(pending)
         pending = None
+        better = tracked and _track(run, done, state, metrics, window)
+      if better or stopping or last or done % every == 0:
         distributed.meet(f"{run.name} save {done}")
         run.checkpoints.save(done, state, run.record)
-      if stopping and done < stage.steps:
+      if stopping and not last:
         return False
   return True
+
+
+def _track(
+  run: _Stage, done: int, state: TrainState, metrics: logs.Metrics, window: logs.Window
+) -> bool:
+  """Evaluates if step `done` is due; whether it is the best so far, and its checkpoint stays."""
+  best = run.tracker.best
+  if run.tracker.due(done):
+    distributed.at(f"{run.name} evaluation {done}")
+    began = time.perf_counter()
+    figures = run.tracker.ask(done, state.params)
+    metrics.draw(done, {name.replace(".", "/"): value for name, value in figures.items()})
+    _say(f"{run.name}: step {done}: " + ", ".join(f"{n} {x:.2f}" for n, x in figures.items()))
+    window.paused(time.perf_counter() - began)
+  run.checkpoints.kept.best = run.tracker.best
+  return run.tracker.best not in (None, best)
 
 
 def _report(

@@ -5,7 +5,7 @@ Light until it runs: the parser is made for every command.
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
   names = [name for name in args.suite.split(",") if name]
   for name in names:
     load(name)
-  options, folders = _options(args.set, names), _folders(args.data, names)
+  options, folders = options_of(args.set, names), folders_of(args.data, names)
   cropped = _crops(args.crops, names)
   benchmarks = [open_benchmark(name, folders[name], options[name]) for name in names]
   if args.write_index:
@@ -103,8 +103,7 @@ def run(args: argparse.Namespace) -> int:
   benchmarks = [
     crops.with_crops(b, cropped[b.name]) if b.name in cropped else b for b in benchmarks
   ]
-  name = f"evaluate_suite_{args.limit}" if args.limit else "evaluate_suite"
-  out = Path(args.out or Path(args.checkpoint) / name)
+  out = Path(args.out) if args.out else _beside(Path(args.checkpoint), args.limit)
   for benchmark in benchmarks:  # before a model is loaded, which takes minutes
     ready(benchmark, out / benchmark.name, terms)
   model = _model(args)
@@ -114,6 +113,14 @@ def run(args: argparse.Namespace) -> int:
     print(tables.text(results[benchmark.name]))
   print(f"tables: {', '.join(str(path) for path in tables.write(out))}")
   return 0
+
+
+def _beside(checkpoint: Path, limit: int | None) -> Path:
+  """The default output: in the folder of a run or of weights; of one checkpoint, in its stage's."""
+  from facejax import best
+
+  folder, step = best.located(checkpoint)
+  return folder / "_".join(["evaluate_suite", *(str(n) for n in (step, limit) if n is not None)])
 
 
 def _terms(args: argparse.Namespace) -> "Terms":
@@ -181,8 +188,11 @@ def _mesh(text: str):
   return MeshConfig(**sizes)
 
 
-def _folders(given: list[str], names: list[str]) -> dict[str, Path]:
-  """The folder of each benchmark."""
+def folders_of(given: Sequence[str], names: Sequence[str], flag: str = "--data") -> dict[str, Path]:
+  """The folder of each benchmark; `given` are those of `flag`, NAME=FOLDER or one FOLDER of all.
+
+  Raises ValueError for two folders of all, or a benchmark without one.
+  """
   own: dict[str, Path] = {}
   root = None
   for text in given:
@@ -193,11 +203,11 @@ def _folders(given: list[str], names: list[str]) -> dict[str, Path]:
       root = Path(text)
     else:
       raise ValueError(
-        f"--data {text}: expected NAME=FOLDER with one of {', '.join(names)}, or one folder of all"
+        f"{flag} {text}: expected NAME=FOLDER with one of {', '.join(names)}, or one folder of all"
       )
   lacks = [name for name in names if name not in own]
   if lacks and root is None:
-    raise ValueError(f"no folder for {', '.join(lacks)} - give --data {lacks[0]}=FOLDER")
+    raise ValueError(f"no folder for {', '.join(lacks)} - give {flag} {lacks[0]}=FOLDER")
   return {name: own.get(name) or (root or Path()) / name for name in names}
 
 
@@ -212,15 +222,20 @@ def _crops(given: list[str], names: list[str]) -> dict[str, Path]:
   return found
 
 
-def _options(given: list[str], names: list[str]) -> Mapping[str, dict[str, str]]:
-  """The settings of each benchmark as text."""
+def options_of(
+  given: Sequence[str], names: Sequence[str], flag: str = "--set"
+) -> Mapping[str, dict[str, str]]:
+  """The settings of each benchmark as text; `given` are those of `flag`, NAME.OPTION=VALUE.
+
+  Raises ValueError for one that is not of these benchmarks.
+  """
   options: dict[str, dict[str, str]] = {name: {} for name in names}
   for text in given:
     where, equals, value = text.partition("=")
     name, dot, option = where.partition(".")
     if not equals or not dot or name not in options:
       raise ValueError(
-        f"--set {text}: expected NAME.OPTION=VALUE with one of {', '.join(names)} as NAME"
+        f"{flag} {text}: expected NAME.OPTION=VALUE with one of {', '.join(names)} as NAME"
       )
     options[name][option] = value
   return options

@@ -154,6 +154,9 @@ MAIN: Mapping[str, tuple[str, bool]] = {
   "age": ("age_mae", True),
 }
 
+# Of all metrics, those of which less is better.
+LESS_IS_BETTER = ("age_mae", "age_mae_answered")
+
 WORDS: Mapping[str, str] = {
   "accuracy": "accuracy (WAR), %",
   "uar": "mean recall (UAR), %",

@@ -39,15 +39,17 @@ CLASSES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def load(name: str) -> type[Any]:
-  """The class of a benchmark's settings. Raises ValueError for an unknown name."""
-  one_of("--suite", name, tuple(CLASSES))
+def load(name: str, flag: str = "--suite") -> type[Any]:
+  """The class of a benchmark's settings. Raises ValueError for an unknown name, of `flag`."""
+  one_of(flag, name, tuple(CLASSES))
   module, kind = CLASSES[name]
   return getattr(importlib.import_module(f"{__name__}.{module}"), kind)
 
 
-def open_benchmark(name: str, folder: str | Path, options: Mapping[str, str]) -> Benchmark:
-  """Opens a benchmark in a folder; options are its settings as text.
+def open_benchmark(
+  name: str, folder: str | Path, options: Mapping[str, str], flag: str = "--set"
+) -> Benchmark:
+  """Opens a benchmark in a folder; options are its settings as text, given with `flag`.
 
   Raises:
     FileNotFoundError: files of the release that are not there.
@@ -57,8 +59,8 @@ def open_benchmark(name: str, folder: str | Path, options: Mapping[str, str]) ->
   fields = {field.name: field for field in dataclasses.fields(kind) if field.name != "folder"}
   values = {}
   for option, text in options.items():
-    one_of(f"--set {name}.{option}: the option", option, tuple(fields))
-    values[option] = _value(f"--set {name}.{option}", text, fields[option].default)
+    one_of(f"{flag} {name}.{option}: the option", option, tuple(fields))
+    values[option] = _value(f"{flag} {name}.{option}", text, fields[option].default)
   return kind(folder=str(folder), **values).open()
 
 

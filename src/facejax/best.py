@@ -1,0 +1,52 @@
+"""The best checkpoint of a stage: kept beside the newest ones, and found as STAGE/best.
+
+STAGE/checkpoints/{700,800,900}   the newest, of which a resume takes the last; and the best, 700
+STAGE/best -> checkpoints/700     a link, for --checkpoint, --workdir of chat, and convert
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+NAME = "best"
+FOLDER = "checkpoints"
+
+
+class Newest:
+  """Which checkpoints stay, as Orbax asks: the `keep` newest (None: all), and the best.
+
+  Attributes:
+    best: its step; None if there is none.
+  """
+
+  def __init__(self, keep: int | None):
+    self._keep = keep
+    self.best: int | None = None
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    """Whether each stays; they come oldest first."""
+    del context
+    newest = len(checkpoints) - (self._keep or len(checkpoints))
+    return [i >= newest or c.step == self.best for i, c in enumerate(checkpoints)]
+
+
+def link(stage_dir: Path, step: int | None) -> None:
+  """Points STAGE/best at a checkpoint that is complete on disk; does nothing for another."""
+  target = Path(FOLDER) / str(step)
+  if step is None or jax.process_index() or not (stage_dir / target).is_dir():
+    return
+  partial = stage_dir / f".{NAME}"
+  partial.unlink(missing_ok=True)
+  partial.symlink_to(target, target_is_directory=True)
+  os.replace(partial, stage_dir / NAME)
+
+
+def located(folder: Path) -> tuple[Path, int | None]:
+  """STAGE/best or STAGE/checkpoints/STEP -> STAGE and STEP; any other folder -> itself and None."""
+  place = folder.resolve()
+  if place.parent.name == FOLDER and place.name.isdigit():
+    return place.parents[1], int(place.name)
+  return folder, None

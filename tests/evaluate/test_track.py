@@ -1,0 +1,184 @@
+"""Benchmarks inside training: what is refused, figures, the best step, what a kill leaves."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import facexbench_folder
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[1]))
+import saved_run
+
+from facejax import best, config_io
+from facejax.config import RunConfig, TrackConfig
+from facejax.evaluate import track
+from facejax.generate import Answer
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+  """Two benchmarks in folders of their names."""
+  folder = tmp_path / "data/facexbench"
+  folder.mkdir(parents=True)
+  facexbench_folder.write(folder, "utkface_single_mcq_gender_test", "bias_fairness", 8)
+  facexbench_folder.draw(folder)
+  (tmp_path / "data/utkface").mkdir()
+  for i in range(3):
+    picture = np.full((20, 20, 3), 40 * i, np.uint8)
+    Image.fromarray(picture).save(tmp_path / f"data/utkface/{20 + i}_{i % 2}_0_2017{i:04d}.jpg")
+  return tmp_path / "data"
+
+
+def settings(root: Path, **changes) -> TrackConfig:
+  given = {
+    "suites": ("facexbench", "utkface"),
+    "data": (str(root),),
+    "settings": ("facexbench.partial=true", "utkface.split=all"),
+    "every": 2,
+    "limit": 4,
+    "new_tokens": 3,
+    "best": "facexbench.accuracy",
+  }
+  return TrackConfig(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+  ("changes", "kind", "message"),
+  [
+    ({"suites": ("facexbenc",)}, ValueError, r"track\.suites is 'facexbenc', .*mean 'facex"),
+    ({"best": "utkface.mae"}, ValueError, r"track\.best is 'utkface\.mae', expected one of facexb"
+     r"ench\.accuracy, utkface\.age_mae, utkface\.age_mae_answered, utkface\.within_5_years"),
+    ({"best": "rafdb.uar"}, ValueError, r"track\.best is 'rafdb\.uar'"),
+    ({"data": ("/nowhere",)}, FileNotFoundError, r"track\.data: /nowhere/facexbench does not"),
+    ({"data": ("utkface=/nowhere",)}, ValueError, r"no folder for facexbench - give track\.data"),
+    ({"settings": ("facexbench.part=true",)}, ValueError, r"track\.settings facexbench\.part: the"),
+    ({"settings": ("rafdb.split=all",)}, ValueError, r"track\.settings rafdb\.split=all: expected"),
+  ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused_by_name(data, changes, kind, message):
+  """Kills: a wrong name that is found after the first thousand steps."""
+  with pytest.raises(kind, match=message):
+    track.check(settings(data, **changes))
+
+
+def test_missing_files_are_refused(data):
+  """Kills: items that count as wrong at every evaluation, as a file is missing."""
+  assert [len(b.items) for b in track.check(settings(data))] == [4, 3]
+  gone = next((data / "facexbench/images").rglob("question_1.png"))
+  gone.unlink()
+  lines = (
+    r"1 of the 4 items of facexbench lack a file(.|\n)*test/1: .*question_1\.png: no such file"
+  )
+  with pytest.raises(FileNotFoundError, match=lines):
+    track.check(settings(data))
+  (data / "facexbench").rename(data / "benchmark")
+  with pytest.raises(
+    FileNotFoundError, match=r"facexbench does not exist - .*data has benchmark, utk"
+  ):
+    track.check(settings(data))
+
+
+def test_settings_that_say_nothing_are_refused():
+  """Kills: a metric that keeps no checkpoint, as nothing is asked."""
+  with pytest.raises(ValueError, match=r"best='rafdb\.uar'.* without suites"):
+    TrackConfig(best="rafdb.uar")
+  with pytest.raises(ValueError, match=r"TrackConfig\.every=0"):
+    TrackConfig(every=0)
+  run = config_io.override(saved_run.config(), ["track.suites=rafdb,dfew", "track.every=7"])
+  assert run.track.suites == ("rafdb", "dfew") and run.track.every == 7
+
+
+class Answers:
+  """Says the letters that its parameters hold, one an item."""
+
+  def __init__(self, config, params, mesh):
+    self.letters = params
+
+  def answer(self, samples, sampling, seed=0):
+    assert sampling.new_tokens == 3
+    return [Answer(letter, (), True) for letter, _ in zip(self.letters, samples, strict=False)]
+
+
+def config(data: Path, **changes) -> RunConfig:
+  """Prompts fit the model; FaceXBench's first four true letters are B, C, D, A or so."""
+  run = saved_run.config(fusion=None)
+  decoder = dataclasses.replace(run.model.decoder, max_length=640)
+  model = dataclasses.replace(run.model, decoder=decoder)
+  evaluate = dataclasses.replace(run.evaluate, rows=4, bootstrap=10)
+  wanted = settings(data, suites=("facexbench",), settings=("facexbench.partial=true",), **changes)
+  return dataclasses.replace(run, model=model, evaluate=evaluate, track=wanted)
+
+
+def test_figures_and_the_best_step(data, tmp_path, monkeypatch):
+  """Kills: a later equal evaluation that wins, a best step forgotten, or kept of a future that a
+  kill undid; other settings' figures compared; an evaluation repeated at its step."""
+  monkeypatch.setattr(track, "Answerer", Answers)
+  run = config(data)
+  items = track.check(run.track)[0].items
+  chunk = sorted(items, key=lambda item: (len(item.prompt), item.id))  # as suite.chunks orders them
+  right = [item.truth for item in chunk]
+  some = lambda n: right[:n] + ["E"] * (4 - n)
+  folder = tmp_path / "run"
+  folder.mkdir()
+  tracker = track.Tracker(run, "stage1", folder, None, 0)
+  assert [step for step in range(1, 10) if tracker.due(step)] == [2, 4, 6, 8, 9]  # 9 steps in all
+  assert not tracker.due(0) and tracker.best is None
+  for step, n, best_step in ((2, 1, 2), (4, 3, 4), (6, 3, 4), (8, 4, 8)):
+    figures = tracker.ask(step, some(n))
+    assert figures == {
+      "facexbench.accuracy": 25.0 * n,
+      "facexbench.parse_failures": 25.0 * (4 - n),
+      "facexbench.not_asked": 0.0,
+    }
+    assert tracker.best == best_step and not tracker.due(step)
+  lines = [json.loads(line) for line in (folder / "track.jsonl").read_text().splitlines()]
+  assert [r["step"] for r in lines] == [2, 4, 6, 8] and lines[1]["facexbench.accuracy"] == 75
+  assert (folder / "track/6/facexbench/predictions.jsonl").is_file()
+  other = config(data, limit=3)
+  assert track.Tracker(other, "stage1", folder, None, 8).best is None
+  again = track.Tracker(run, "stage1", folder, None, 7)  # killed behind step 7
+  assert again.best == 4 and again.due(8) and not again.due(6)
+  assert len((folder / "track.jsonl").read_text().splitlines()) == 3
+  assert again.ask(8, some(2))["facexbench.accuracy"] == 50 and again.best == 4
+
+
+def test_less_is_better_for_years(data, tmp_path):
+  """Kills: the worst age kept as the best; a figure that is none taken for one."""
+  run = config(data)
+  wanted = settings(data, suites=("utkface",), settings=("utkface.split=all",), limit=9,
+                    best="utkface.age_mae_answered")  # fmt: skip
+  tracker = track.Tracker(dataclasses.replace(run, track=wanted), "stage1", tmp_path, None, 0)
+  asked = tracker._asked
+  values = ((2, None), (4, 9.0), (6, 7.5), (8, 8.0))
+  record = lambda step, value: {"step": step, "asked": asked, "utkface.age_mae_answered": value}
+  (tmp_path / "track.jsonl").write_text("".join(json.dumps(record(*v)) + "\n" for v in values))
+  again = track.Tracker(dataclasses.replace(run, track=wanted), "stage1", tmp_path, None, 8)
+  assert again.best == 6
+
+
+def test_which_checkpoints_stay_and_where_the_best_is(tmp_path):
+  """Kills: a best one removed, an old best one kept, a link to what is not on disk."""
+  kept = best.Newest(2)
+  infos = [dataclasses.make_dataclass("Info", ["step"])(step) for step in (3, 5, 7, 9)]
+  asked = lambda: zip(infos, kept.should_preserve(infos, context=None), strict=True)
+  stays = lambda: [info.step for info, stay in asked() if stay]
+  assert stays() == [7, 9]
+  kept.best = 3
+  assert stays() == [3, 7, 9]
+  kept.best = 9
+  assert stays() == [7, 9]
+  assert best.Newest(None).should_preserve(infos, context=None) == [True] * 4
+  (tmp_path / "checkpoints/3").mkdir(parents=True)
+  best.link(tmp_path, 5)
+  assert not (tmp_path / "best").exists()
+  best.link(tmp_path, 3)
+  assert best.located(tmp_path / "best") == (tmp_path, 3)
+  assert best.located(tmp_path / "checkpoints/3") == (tmp_path, 3)
+  assert best.located(tmp_path) == (tmp_path, None)
+  (tmp_path / "checkpoints/5").mkdir()
+  best.link(tmp_path, 5)
+  assert best.located(tmp_path / "best") == (tmp_path, 5)
