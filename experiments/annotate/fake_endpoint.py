@@ -54,6 +54,7 @@ class FakeEndpoint:
     self.times: collections.Counter[str] = collections.Counter()
     self.bodies: dict[str, set[str]] = collections.defaultdict(set)
     self.sent: collections.Counter[str] = collections.Counter()
+    self.reply = reply  # what a model would say to a request under a key
     self.script: list[Any] = []  # responses for the next requests, before any chance
     self.requests, self.under_way = 0, [0, 0]
     self.delay, self.drip = 0.0, 0.05  # seconds before an answer, and between bytes of a slow one
@@ -153,7 +154,7 @@ class FakeEndpoint:
       bad = draw.choice(ANSWERS)
     self.times[name] += 1
     self.bodies[hashlib.sha256(body).hexdigest()].add(name)
-    self.bills[name] = completion(request, name, bad)
+    self.bills[name] = completion(request, name, self.reply(request, name), bad)
     return self.bills[name]
 
 
@@ -163,17 +164,26 @@ def mark(request: dict[str, Any]) -> str:
   return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def completion(request: dict[str, Any], name: str, bad: str = "") -> dict[str, Any]:
-  """What a model would say; a rater's score follows from the mark."""
+def asked(request: dict[str, Any]) -> str:
+  """The text of the user's turn."""
   parts = request["messages"][-1]["content"]
-  text = " ".join(part["text"] for part in parts if part["type"] == "text")
-  pictures = sum(part["type"] == "image_url" for part in parts)
-  word = mark(request)
-  answer = f"The face is seen from the front in even light, and bears the mark {word}."
-  if "Rate from 1" in text:
-    score = 4 + int(word, 16) % 7
-    names = re.findall(r'"(\w+)": n', text)
-    answer = json.dumps({**dict.fromkeys(names, score), "reason": f"mark {word}"})
+  return " ".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def reply(request: dict[str, Any], _: str) -> str:
+  """What a model would say; a rater's score follows from the mark."""
+  text, word = asked(request), mark(request)
+  if "Rate from 1" not in text:
+    return f"The face is seen from the front in even light, and bears the mark {word}."
+  names = re.findall(r'"(\w+)": n', text)
+  score = 4 + int(word, 16) % 7
+  return json.dumps({**dict.fromkeys(names, score), "reason": f"mark {word}"})
+
+
+def completion(request: dict[str, Any], name: str, answer: str, bad: str = "") -> dict[str, Any]:
+  """The endpoint's response with an answer, or with a bad one instead."""
+  text = asked(request)
+  pictures = sum(part["type"] == "image_url" for part in request["messages"][-1]["content"])
   answer = {"refusal": _REFUSAL, "leak": _LEAK, "cut_off": answer[:20]}.get(bad, answer)
   read, written = len(text) // 4 + 85 * pictures, len(answer.split())
   return {

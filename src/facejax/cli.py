@@ -83,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
   _convert_flags(p)
   importlib.import_module("facejax.plan.command").add(commands)
   importlib.import_module("facejax.annotate.command").add(commands)
+  importlib.import_module("facejax.evaluate.judge.command").add(commands)
   p = commands.add_parser("data", help="build, check and complete datasets", allow_abbrev=False)
   _data_commands(p)
   p = command("report", _report, "write report.html from a workdir's results")

@@ -1,7 +1,7 @@
 """predictions.jsonl: what was asked, how, and what was answered; a line is on disk once it is used.
 
     {"kind": "run", "benchmark": ..., "checkpoint": ..., ...}     what the answers depend on
-    {"kind": "item", "id", "prompt", "answer", "stopped", "parsed", "truth", "groups", ...}
+    {"kind": "item", "id", "question", "media", "prompt", "answer", "parsed", "truth", ...}
 
 A killed process leaves at most one torn last line, which the next run cuts off; items that are
 there are not asked again. A run of other settings is refused by name. The parser may change:

@@ -283,6 +283,8 @@ class _Asker:
     """What predictions.jsonl says of an item."""
     record: dict[str, Any] = {
       "id": item.id,
+      "question": item.prompt,
+      "media": [list(medium) for medium in item.media],
       "prompt": self.form.template.asked(item.prompt),
       "answer": answer.text if answer else "",
       "stopped": bool(answer and answer.stopped),

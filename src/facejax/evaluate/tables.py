@@ -35,7 +35,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
   """All tables of one benchmark's results."""
   made = [_main(results)]
   for what, each in results["each"].items():
-    rows = [[name, _cell(interval)] for name, interval in each.items()]
+    rows = [[name, cell(interval)] for name, interval in each.items()]
     made.append(Table(f"{what} of each", ["", what], rows))
   for kind, groups in results["groups"].items():
     table = _groups(f"by {kind}", groups)
@@ -49,7 +49,8 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
   return made
 
 
-def _cell(interval: Mapping | None) -> str:
+def cell(interval: Mapping | None) -> str:
+  """A value with its interval; a dash for none."""
   return "{value:.2f} [{low:.2f}, {high:.2f}]".format(**interval) if interval else "–"
 
 
@@ -67,8 +68,8 @@ def _main(results: Mapping[str, Any]) -> Table:
     "this run",
     protocol,
     str(results["n"]),
-    *(_cell(results["scores"][m]) for m in metrics),
-    *(_cell(by_category.get(name, {}).get("accuracy")) for name in others),
+    *(cell(results["scores"][m]) for m in metrics),
+    *(cell(by_category.get(name, {}).get("accuracy")) for name in others),
     *(["measured here"] if rows else []),
   ]
   body = [own]
@@ -109,7 +110,7 @@ def _groups(title: str, groups: Mapping[str, Mapping]) -> Table:
   outside = ("n", "parse_failures")
   metrics = list(dict.fromkeys(m for g in groups.values() for m in g if m not in outside))
   rows = [
-    [name, str(group["n"]), *(_cell(group.get(m)) for m in metrics), str(group["parse_failures"])]
+    [name, str(group["n"]), *(cell(group.get(m)) for m in metrics), str(group["parse_failures"])]
     for name, group in groups.items()
   ]
   return Table(title, ["", "n", *(WORDS.get(m, m) for m in metrics), "no label"], rows)
@@ -120,14 +121,14 @@ def _beside_sub_tasks(table: Table) -> Table:
   tasks = published.sub_tasks()
   models = list(dict.fromkeys(m for task in tasks.values() for m in task["percent"]))
   header = [*table.header, *(f"{m} (published)" for m in models)]
-  cell = lambda task, m: f"{tasks[task]['percent'][m]:.1f}" if task in tasks else "–"
-  rows = [[*row, *(cell(row[0], m) for m in models)] for row in table.rows]
+  percent = lambda task, m: f"{tasks[task]['percent'][m]:.1f}" if task in tasks else "–"
+  rows = [[*row, *(percent(row[0], m) for m in models)] for row in table.rows]
   return table._replace(header=header, rows=rows)
 
 
 def _gaps(kind: str, found: Mapping[str, Any]) -> Table:
   rows = [
-    [WORDS.get(metric, metric), gap["worst"], gap["best"], _cell(gap["gap"])]
+    [WORDS.get(metric, metric), gap["worst"], gap["best"], cell(gap["gap"])]
     for metric, gap in found["gaps"].items()
   ]
   note = (
@@ -152,13 +153,11 @@ def text(results: Mapping[str, Any]) -> str:
   """The main scores and the gaps as lines for a terminal."""
   made = [f"{results['benchmark']}, {results['n']} items, {results['protocol']}"]
   for metric, interval in results["scores"].items():
-    made.append(f"  {WORDS.get(metric, metric):38}{_cell(interval)}")
+    made.append(f"  {WORDS.get(metric, metric):38}{cell(interval)}")
   for kind, found in results["fairness"].items():
     main = found["gaps"].get(results["main"])
     if main:
-      made.append(
-        f"  worst by {kind:29}{main['worst']}, {_cell(main['gap'])} behind {main['best']}"
-      )
+      made.append(f"  worst by {kind:29}{main['worst']}, {cell(main['gap'])} behind {main['best']}")
   made.append(f"  answers without a label{'':15}{results['parse_failures']['count']}")
   if count := results["not_asked"]["count"]:
     made.append(f"  not asked, counted as wrong{'':11}{count}")
@@ -167,13 +166,15 @@ def text(results: Mapping[str, Any]) -> str:
 
 def markdown(results: Mapping[str, Any]) -> str:
   """All tables of a benchmark."""
+  return "\n".join(map(markdown_table, tables(results)))
+
+
+def markdown_table(table: Table) -> str:
+  """A table under its title, above its note."""
   clean = lambda cell: cell.replace("|", "\\|").replace("\n", " ")
-  parts = []
-  for table in tables(results):
-    lines = [table.header, ["---"] * len(table.header), *table.rows]
-    body = "\n".join("| " + " | ".join(map(clean, line)) + " |" for line in lines)
-    parts.append(f"## {table.title}\n\n{body}\n" + (f"\n{table.note}\n" if table.note else ""))
-  return "\n".join(parts)
+  lines = [table.header, ["---"] * len(table.header), *table.rows]
+  body = "\n".join("| " + " | ".join(map(clean, line)) + " |" for line in lines)
+  return f"## {table.title}\n\n{body}\n" + (f"\n{table.note}\n" if table.note else "")
 
 
 def page(all_results: Sequence[Mapping[str, Any]]) -> str:
