@@ -103,5 +103,5 @@ ANSWERS: list[Answers] = [
     Answers("face_llava_7b", topology, f"tensor={chips}", rows)
     for topology, chips, rows in (("v5e:2x4", 8, 8), ("v5e:2x4", 8, 64), ("v6e:2x2", 4, 64))
   ),
-  Answers("facellm_38b", "v6e:2x4", "tensor=8", 16),
+  Answers("facellm_8b", "v6e:2x2", "data=2,tensor=2", 32),
 ]
