@@ -13,8 +13,12 @@ from PIL import Image
 from facejax import chat as chat_module
 from facejax import checkpoint
 from facejax.chat import chat
+from facejax.config import LabelsConfig
 from facejax.faces import detect
 from facejax.generate import Answer, Sampling
+from facejax.knowledge import rules
+from facejax.knowledge.handoff import Handoff
+from facejax.knowledge.telling import Telling
 
 SHORT = Sampling(new_tokens=3)
 
@@ -40,6 +44,10 @@ def asked(monkeypatch):
   class Stub:
     def __init__(self, config, params):
       del config, params
+
+    def label_scores(self, given):
+      size = len(rules.load("age_gender_race").labels)
+      return np.where(np.arange(size) == len(given) + 1, 0.9, 0.1)[None]
 
     def answer(self, given, sampling):
       samples.extend(given)
@@ -250,6 +258,30 @@ def test_without_landmark_modules_any_picture_is_taken(blind, asked, monkeypatch
   assert asked[1].media[0].pixels.shape == (1, 256, 256, 3)
   assert asked[1].media[0].landmarks is None
   assert reply.metadata["landmarks"].startswith("none; this checkpoint has no landmark modules")
+
+
+def test_labels_are_said_in_front_of_the_question(asked, tmp_path, monkeypatch):
+  """Kills: labels that reach no prompt, or every prompt; a head that is not there; another head."""
+  saved_run.save(tmp_path / "run", saved_run.config(labels=LabelsConfig("age_gender_race")))
+  crop, how = picture(tmp_path / "crop.png"), Handoff(order="score", item="{label}", limit=1)
+  reply = chat(tmp_path / "run", crop, "Why?", telling=Telling(how, project=False))
+  words = rules.load("age_gender_race").labels
+  said = f"Detected attributes: {words.say(words.labels[2])}."
+  assert asked[0].conversation[-1].text == f"<image>\n{said}\nWhy?"
+  assert reply.metadata["labels"] == f"from its label head: {said}"
+  unsure = dataclasses.replace(how, threshold=0.95)
+  reply = chat(tmp_path / "run", crop, "Why?", telling=Telling(unsure, project=False))
+  assert reply.metadata["labels"] == "from its label head: none is sure enough"
+  reply = chat(tmp_path / "run", crop, "Why?")
+  assert asked[2].conversation[-1].text == "<image>\nWhy?" and "labels" not in reply.metadata
+
+
+def test_labels_without_a_head_are_refused(workdir, asked, tmp_path):
+  """Kills: a face looked for, and then a crash; labels dropped in silence."""
+  crop = picture(tmp_path / "crop.png")
+  with pytest.raises(ValueError, match=r"from the label head, but the model has none"):
+    chat(workdir, crop, "Why?", telling=Telling(Handoff(order="score")))
+  assert not asked
 
 
 def test_imported_weights_have_no_step(blind, asked, monkeypatch, tmp_path):

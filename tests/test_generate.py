@@ -14,6 +14,7 @@ from facejax import generate as generate_module
 from facejax.config import (
   DataConfig,
   EvaluateConfig,
+  LabelsConfig,
   MeshConfig,
   OptimConfig,
   RunConfig,
@@ -331,3 +332,47 @@ def test_template_and_tiles_reach_the_model(monkeypatch, tmp_path):
   assert (batch.visual_index[0] >= 0).sum() == 8 * count
   assert (batch.visual_index[1] >= 0).sum() == 2 * count
   assert [(answer.text, answer.stopped) for answer in answers] == [("Yes.", True), ("Yes", False)]
+
+
+def with_head(config: RunConfig) -> RunConfig:
+  labels = LabelsConfig("age_gender_race", depth=0)
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, labels=labels))
+
+
+def test_first_tokens_equal_the_full_forward(config, params):
+  """Kills: chances behind padding instead of behind the prompt; columns of other tokens; the last
+  batch's padding counted as samples."""
+  samples = make_samples(config)
+  answerer = Answerer(config, params)
+  yes, no = answerer.opening("Yes."), answerer.opening("No.")
+  tokenizer = load_tokenizer("demo")
+  assert [yes, no] == [tokenizer.encode(text)[0] for text in ("Yes.", "No.")] and yes != no
+  got = answerer.chances(samples, [no, yes])
+  form = dataclasses.replace(row_format(config.model, config.data), length=96)
+  for one, chances in zip(samples, got, strict=True):
+    row = encode([one], [0], form, prompt=True)
+    logits = forward(face_mllm.FaceMLLM(config.model), params, collate([row]))
+    want = jax.nn.softmax(logits[0, int((row.segment_ids > 0).sum()) - 1])
+    np.testing.assert_allclose(chances, want[jnp.array([no, yes])], rtol=2e-4)
+  assert answerer.chances([], [yes]).shape[0] == 0
+
+
+def test_label_scores_are_the_heads(config, params):
+  """Kills: scores of another sample; a model without a head that answers; two pictures as one."""
+  own = with_head(config)
+  head = face_mllm.init(own.model, jax.random.key(2))["labels"]
+  answerer = Answerer(own, {**params, "labels": head})
+  samples = [s for s in make_samples(config) if s.media]
+  got = answerer.label_scores(samples)
+  form = dataclasses.replace(row_format(own.model, own.data), length=96)
+  model = face_mllm.FaceMLLM(own.model)
+  for one, scores in zip(samples, got, strict=True):
+    batch = collate([encode([one], [0], form, prompt=True)])
+    every = {"params": {**params, "labels": head}}
+    want = model.apply(every, batch, method="label_scores")[0, 0]
+    np.testing.assert_allclose(scores, want, atol=1e-5)
+  assert len(np.unique(got[:, 0])) == len(samples) > 3
+  with pytest.raises(ValueError, match=r"the model has no label head \(model.labels is None\)"):
+    Answerer(config, params).label_scores(samples)
+  with pytest.raises(ValueError, match=r"sample 's2' has the media \[\] - expected one"):
+    answerer.label_scores(make_samples(config))

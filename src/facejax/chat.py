@@ -17,6 +17,7 @@ from facejax.config import RunConfig
 from facejax.data import media
 from facejax.faces import detect
 from facejax.generate import Answerer, Sampling
+from facejax.knowledge.telling import Telling
 from facejax.types import Kind, Medium, Sample, Turn
 
 # Pixels a side up to which a square picture passes for a face crop: Face-LLaVA's crops have 256,
@@ -31,6 +32,7 @@ _NO_MODULES = "none; this checkpoint has no landmark modules and reads none"
 
 
 _GREEDY = Sampling()
+_NOTHING = Telling()
 
 
 class Reply(NamedTuple):
@@ -49,6 +51,7 @@ def chat(
   landmarks: str | None = None,
   face: int | None = None,
   sampling: Sampling = _GREEDY,
+  telling: Telling = _NOTHING,
 ) -> Reply:
   """Answers a question about the face in a file.
 
@@ -61,12 +64,13 @@ def chat(
       picture then is that crop, and no face is looked for. See media.read_landmarks.
     face: which one of several in a photograph, from the left, from 1.
     sampling: how tokens are chosen.
+    telling: labels of the face that are said in front of the question; nothing by default.
 
   Raises:
     FileNotFoundError: no such file, no models where `detector` says, or no checkpoint.
     ValueError: unreadable file, no face or several, a picture too large to be a crop where nothing
-      can find the face in it, landmarks that do not fit or that the model has no modules for, or a
-      prompt too long for the model.
+      can find the face in it, landmarks that do not fit or that the model has no modules for, no
+      label head to take labels from, or a prompt too long for the model.
     ModuleNotFoundError: LiteRT or PyAV is needed and not installed.
   """
   if not os.path.isfile(path):
@@ -74,6 +78,9 @@ def chat(
   if not question.strip():
     raise ValueError(f"the question is empty ({question!r}) - expected a sentence about the face")
   config, params, stage_dir = checkpoint.load_run(workdir)
+  head = config.model.labels.rules if config.model.labels else None
+  if telling.handoff.order != "off":
+    telling.rule_set(head)  # refuses before a face is looked for
   kind: Kind = "video" if Path(path).suffix.lower() in _VIDEOS else "image"
   if face is not None and (kind == "video" or landmarks):
     raise ValueError(
@@ -97,17 +104,30 @@ def chat(
   if not used:
     medium = Medium(kind, medium.pixels)
   sample = Sample(str(path), (Turn("human", f"<{kind}>\n{question.strip()}"),), (medium,))
-  answer = Answerer(config, params).answer([sample], sampling)[0]
+  answerer = Answerer(config, params)
+  (told,) = telling.told(answerer, [sample], head)
+  answer = answerer.answer([told], sampling)[0]
   return Reply(
     answer.text,
     {
       **metadata,
+      **_labels(telling, sample, told),
       "segmentation": "none; photographs and clips come without class maps",
       "inputs": "pixels and landmarks" if used else "pixels",
       "checkpoint": _checkpoint(config, stage_dir),
       **({} if answer.stopped else {"answer": f"cut after {sampling.new_tokens} tokens"}),
     },
   )
+
+
+def _labels(telling: Telling, sample: Sample, told: Sample) -> dict[str, str]:
+  """What was handed to the model, where that was wanted."""
+  if telling.handoff.order == "off":
+    return {}
+  asked, text = (x.conversation[-1].text.partition("\n")[2] for x in (sample, told))
+  said = text.removesuffix(asked).strip()
+  source = "its label head" if telling.source == "head" else "its answers to yes or no"
+  return {"labels": f"from {source}: {said or 'none is sure enough'}"}
 
 
 def _checkpoint(config: RunConfig, stage_dir: Path) -> str:

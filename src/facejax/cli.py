@@ -75,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument("--face", type=int, help="which face, from the left, where there are several")
   p.add_argument("--detector", default="", help="folder or .task bundle of MediaPipe models")
   p.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest answer")
+  importlib.import_module("facejax.knowledge.command").add_chat_flags(p)
   p.add_argument("question")
   p = command("faces", _faces, "get the face detector's models")
   p.add_argument("action", choices=["install"])
@@ -253,6 +254,7 @@ def _evaluate(args) -> int:
 def _chat(args) -> None:
   from facejax.chat import chat
   from facejax.generate import Sampling
+  from facejax.knowledge.command import telling
 
   reply = chat(
     Path(args.workdir),
@@ -262,6 +264,7 @@ def _chat(args) -> None:
     landmarks=args.landmarks or None,
     face=args.face,
     sampling=Sampling(temperature=args.temperature),
+    telling=telling(args),
   )
   print(reply.text)
   for name, value in reply.metadata.items():

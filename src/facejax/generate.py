@@ -10,6 +10,7 @@ slot in all of them, and the padding between is never seen. Two rows, L = 4, thr
 Everything from pixels to the last token is one compiled program; the host waits once a batch.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -24,13 +25,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from facejax.config import RunConfig
+from facejax.data import chat
 from facejax.data.pipeline import row_format
 from facejax.data.rows import RowFormat, collate, empty, encode
 from facejax.models.decoder import take_apart
 from facejax.models.face_mllm import FaceMLLM
 from facejax.models.layers import unroll
 from facejax.sharding import batch_sharding, constrain, param_shardings
-from facejax.types import Batch, Cache, Sample
+from facejax.types import Batch, Cache, Kind, Sample, Turn
 from facejax.visual_table import VisualTable
 
 # Prompts are padded to a multiple of this, so that questions of similar length share a program.
@@ -177,6 +179,24 @@ def generate(
   return replicate(state.tokens), replicate(state.lengths), replicate(state.stopped)
 
 
+@functools.partial(jax.jit, static_argnames=("model",))
+def first_tokens(model: FaceMLLM, params: Any, batch: Batch) -> Float[Array, "B V"]:
+  """Probabilities of the token behind each row's prompt; float32."""
+  logits, _ = model.apply({"params": params}, batch, batch.tokens.shape[1], method="prefill")
+  chances = jax.nn.softmax(logits.astype(jnp.float32))
+  return constrain(chances, model.rules, None, None)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "kind"))
+def slot_labels(
+  model: FaceMLLM, params: Any, batch: Batch, slot: Int[Array, " B"], kind: Kind
+) -> Float[Array, "B A"]:
+  """Probabilities of the labels of one media slot a row; float32."""
+  scores: Any = model.apply({"params": params}, batch, kind, method="label_scores")
+  own = jnp.take_along_axis(scores, slot[:, None, None], axis=1)[:, 0]
+  return constrain(own, model.rules, None, None)
+
+
 def _draw(state: SamplingState, logits: jax.Array, sampling: Sampling) -> SamplingState:
   """One more token a row."""
   keys = jax.vmap(jax.random.fold_in, (0, None))(state.rng, state.step)
@@ -247,7 +267,7 @@ class Answerer:
     stop = form.tokenizer.special_id(form.template.stop)
     stop_ids = tuple(sorted({form.tokenizer.eos_id, stop, *sampling.stop_ids}))
     sampling = dataclasses.replace(sampling, stop_ids=stop_ids)
-    rows = math.ceil(min(self._rows, len(samples)) / self._multiple) * self._multiple
+    rows = self._batch_rows(len(samples))
     answers: list[Answer] = []
     pending = None
     for start in range(0, len(samples), rows):
@@ -258,6 +278,78 @@ class Answerer:
       pending = current
     assert pending is not None
     return answers + self._read(*pending, progress)
+
+  def opening(self, text: str) -> int:
+    """The token that an answer of this text begins with."""
+    turns = (Turn("human", "?"), Turn("gpt", text))
+    encoded = chat.encode(turns, self._form.tokenizer, self._form.template)
+    return int(encoded.tokens[np.argmax(encoded.supervised)])
+
+  def chances(self, samples: Sequence[Sample], tokens: Sequence[int]) -> Float[np.ndarray, "n k"]:
+    """How likely it is that each sample's answer begins with each of the tokens.
+
+    Raises ValueError as answer() does.
+    """
+
+    def program(batch: Batch, start: int) -> jax.Array:
+      return first_tokens(self._model, self._params, batch)
+
+    return self._each(samples, program, np.asarray(tokens))
+
+  def label_scores(self, samples: Sequence[Sample]) -> Float[np.ndarray, "n A"]:
+    """What the model's label head says of each sample's one picture or clip.
+
+    Raises ValueError for a model without a label head, samples with several media or none, or of
+    both kinds; or as answer() does.
+    """
+    if self._model.config.labels is None:
+      raise ValueError(
+        "the model has no label head (model.labels is None) - expected one trained with "
+        "model.labels, as configs/faceinsight_7b.py"
+      )
+    for sample in samples:
+      if len(sample.media) != 1 or sample.media[0].kind != samples[0].media[0].kind:
+        kinds = [medium.kind for medium in sample.media]
+        raise ValueError(
+          f"sample {sample.id!r} has the media {kinds} - expected one, of the others' kind"
+        )
+    # Of a picture in tiles the thumbnail, which comes last.
+    slots = np.array([self._form.outline(s.media[0]).pictures - 1 for s in samples], np.int32)
+
+    def program(batch: Batch, start: int) -> jax.Array:
+      own = np.zeros(len(batch.tokens), np.int32)
+      own[: len(slots) - start] = slots[start : start + len(own)]
+      return slot_labels(self._model, self._params, batch, own, samples[0].media[0].kind)
+
+    return self._each(samples, program, slice(None))
+
+  def _each(
+    self, samples: Sequence[Sample], program: Callable[[Batch, int], jax.Array], columns: Any
+  ) -> np.ndarray:
+    """Columns of a program's [B k] for all samples, batch by batch."""
+    if not samples:
+      return np.zeros((0, 0), np.float32)
+    form = self._form_of(samples, Sampling(new_tokens=1))
+    rows = self._batch_rows(len(samples))
+    found = []
+    for start in range(0, len(samples), rows):
+      part = samples[start : start + rows]
+      with self._placed():
+        made = program(self._batch(part, start, rows, form), start)
+      found.append(np.asarray(made)[: len(part), columns])
+    return np.concatenate(found)
+
+  def _batch_rows(self, samples: int) -> int:
+    return math.ceil(min(self._rows, samples) / self._multiple) * self._multiple
+
+  def _placed(self):
+    return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
+
+  def _batch(self, part: Sequence[Sample], start: int, rows: int, form: RowFormat) -> Batch:
+    """Rows of one prompt each, the last ones of padding."""
+    encoded = [encode([s], [start + i], form, prompt=True) for i, s in enumerate(part)]
+    batch = collate(encoded + [empty(form)] * (rows - len(part)))
+    return batch if self._mesh is None else jax.device_put(batch, batch_sharding(self._mesh))
 
   def _form_of(self, samples: Sequence[Sample], sampling: Sampling) -> RowFormat:
     """The layout that holds the longest prompt, with the media slots that are needed."""
@@ -283,15 +375,13 @@ class Answerer:
 
   def _generate(self, part, start: int, rows: int, form: RowFormat, sampling: Sampling, seed: int):
     """Starts one batch, whose last rows may be padding; returns before it is done."""
-    encoded = [encode([s], [start + i], form, prompt=True) for i, s in enumerate(part)]
-    batch = collate(encoded + [empty(form)] * (rows - len(part)))
+    batch = self._batch(part, start, rows, form)
     rng = jax.vmap(jax.random.fold_in, (None, 0))(
       jax.random.key(seed), jnp.arange(start, start + rows)
     )
-    if self._mesh is None:
-      return generate(self._model, self._params, batch, rng, sampling)
-    batch, rng = jax.device_put((batch, rng), batch_sharding(self._mesh))
-    with jax.set_mesh(self._mesh):
+    if self._mesh is not None:
+      rng = jax.device_put(rng, batch_sharding(self._mesh))
+    with self._placed():
       return generate(self._model, self._params, batch, rng, sampling)
 
   def _read(self, result, count: int, progress: Callable[[int], object]) -> list[Answer]:

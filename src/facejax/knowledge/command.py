@@ -1,9 +1,15 @@
-"""`facejax data labels`: what is asked, what is printed."""
+"""`facejax data labels`, and the flags of `facejax chat` and `facejax evaluate` about labels."""
+
+from __future__ import annotations
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from facejax.knowledge.cooccurrence import REWEIGHTS
+
+if TYPE_CHECKING:
+  from facejax.knowledge.telling import Telling
 
 
 def add(subparsers) -> None:
@@ -36,3 +42,56 @@ def _labels(args: argparse.Namespace) -> None:
   edges = int((p >= args.tau).sum() - (p.diagonal() >= args.tau).sum())
   print(f"{counts.rows:,} samples, {len(counts.labels)} labels, {edges} edges: {args.out}")
   print(f"train with --config.stages.{stage}.over={args.out}")
+
+
+def add_chat_flags(parser) -> None:
+  """What `facejax chat` asks about labels that are said in front of the question."""
+  parser.add_argument(
+    "--labels",
+    default="",
+    choices=("head", "answers"),
+    help="tell the model what its label head, or its own yes or no to each label, says of the face",
+  )
+  parser.add_argument(
+    "--labels-order",
+    default="score",
+    choices=("score", "table"),
+    help="the surest first, or as in the rule file; default: %(default)s",
+  )
+  parser.add_argument(
+    "--labels-threshold", type=float, default=0.7, help="least score said; default: %(default)s"
+  )
+  parser.add_argument(
+    "--labels-rules", default="", help="answers: a rule file; default: that of the label head"
+  )
+  parser.add_argument(
+    "--labels-counts", default="", help="answers: FILE of facejax data labels --state=FILE"
+  )
+  parser.add_argument(
+    "--labels-raw", action="store_true", help="scores as they are, not given that the rules hold"
+  )
+
+
+def telling(args: argparse.Namespace) -> Telling:
+  """What the flags ask for. Raises ValueError or FileNotFoundError for flags that do not fit."""
+  from facejax.knowledge import cooccurrence
+  from facejax.knowledge.handoff import Handoff
+  from facejax.knowledge.telling import Telling
+
+  if not args.labels:
+    given = [n for n in ("rules", "counts", "raw") if getattr(args, f"labels_{n}")]
+    if given:
+      raise ValueError(f"--labels-{given[0]} without --labels - expected --labels=head or answers")
+    return Telling()
+  counts = pathlib.Path(args.labels_counts) if args.labels_counts else None
+  if counts is not None and args.labels == "head":
+    raise ValueError(f"--labels-counts={counts} with --labels=head - expected --labels=answers")
+  if counts is not None and not counts.is_file():
+    raise FileNotFoundError(f"--labels-counts={counts}: no such file - make it with --state")
+  return Telling(
+    Handoff(order=args.labels_order, threshold=args.labels_threshold),
+    args.labels,
+    args.labels_rules,
+    not args.labels_raw,
+    None if counts is None else cooccurrence.load(counts),
+  )
