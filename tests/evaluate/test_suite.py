@@ -97,6 +97,8 @@ def test_what_is_stored(folder, tmp_path):
   assert record["prompt"].startswith("A chat between a curious user")
   assert (record["answer"], record["parsed"], record["truth"]) == ("(B) so", "B", "B")
   assert record["choices"] == list(item.choices) and record["groups"] == item.groups
+  assert record["question"] == item.prompt
+  assert record["media"] == [["image", medium.path] for medium in item.media]
   truths = [i.truth for i in benchmark.items]
   assert results["scores"]["accuracy"]["value"] == pytest.approx(100 * truths.count("B") / 12)
   assert json.loads((tmp_path / "out/results.json").read_text()) == results
