@@ -6,10 +6,11 @@
     --config.data.tokenizer=InternVL3-38B-hf --config.stages.lora.init_from=InternVL3-38B-hf
 
 134,217,728 of 38,388,164,992 parameters train. Needs the released folder OpenGVLab/InternVL3-38B-hf
-and FairFaceGPT: what `facejax annotate fairface` writes, or `facejax data build` from the released
-file (layout "fairfacegpt"), whose folder goes in data.sources. Nothing here was run at this size by
-us; experiments/facellm runs all of it small. `--config configs/facellm_38b.py:multi_tile` trains on
-up to 12 tiles and a thumbnail of each picture (one_tile is the script's). Afterwards:
+and FairFaceGPT: what `facejax annotate fairface` writes; or what `facejax data build --config` of
+this file makes of it or of the released one (layout "fairfacegpt"), named in data.sources. Nothing
+here was run at this size by us; experiments/facellm runs all of it small.
+`--config configs/facellm_38b.py:multi_tile` trains on up to 12 tiles and a thumbnail of each
+picture; one_tile is the script's. Afterwards:
 
   facejax convert export runs/facellm_38b/lora FaceLLM-38B --format internvl_hf \
     --like InternVL3-38B-hf

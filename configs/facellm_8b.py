@@ -6,10 +6,11 @@
     --config.data.tokenizer=InternVL3-8B-hf --config.stages.lora.init_from=InternVL3-8B-hf
 
 40,370,176 of 7,944,373,760 parameters train. Needs the released folder OpenGVLab/InternVL3-8B-hf
-and FairFaceGPT: what `facejax annotate fairface` writes, or `facejax data build` from the released
-file (layout "fairfacegpt"), whose folder goes in data.sources. Nothing here was run at this size by
-us; experiments/facellm runs all of it small. `--config configs/facellm_8b.py:multi_tile` trains on
-up to 12 tiles and a thumbnail of each picture (one_tile is the script's). Afterwards:
+and FairFaceGPT: what `facejax annotate fairface` writes; or what `facejax data build --config` of
+this file makes of it or of the released one (layout "fairfacegpt"), named in data.sources. Nothing
+here was run at this size by us; experiments/facellm runs all of it small.
+`--config configs/facellm_8b.py:multi_tile` trains on up to 12 tiles and a thumbnail of each
+picture; one_tile is the script's. Afterwards:
 
   facejax convert export runs/facellm_8b/lora FaceLLM-8B --format internvl_hf \
     --like InternVL3-8B-hf
