@@ -65,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
   p.add_argument("--stage", default="", help="default: the last one trained")
   p.add_argument("--faces", type=int, help="how many; default: the run's evaluate.faces")
   p.add_argument("--without", default="", metavar="MODALITIES", help="landmarks,segmentation")
+  importlib.import_module("facejax.knowledge.command").add_evaluate_flags(p)
   importlib.import_module("facejax.evaluate.command").add_flags(p)
   p = command("chat", _chat, "a question about a photograph or clip")
   p.add_argument("--workdir", type=_path, required=True)
@@ -230,9 +231,13 @@ def _demo(args) -> int:
 
 def _evaluate(args) -> int:
   if args.suite or args.compare:
+    if args.labels:
+      raise ValueError(f"--labels={args.labels} is about drawn faces - drop --suite or --compare")
     return importlib.import_module("facejax.evaluate.command").run(args)
   if not args.workdir:
     raise ValueError("nothing to evaluate - expected --workdir, --suite NAMES or --compare RUN RUN")
+  if args.labels:
+    return importlib.import_module("facejax.knowledge.command").evaluate(args)
   from facejax import checkpoint
   from facejax.evaluate.run import evaluate, table
 

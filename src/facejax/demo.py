@@ -1,5 +1,7 @@
 """The library's real job on drawn faces: base -> stage 1 -> stage 2, each evaluated, and a report.
 
+A model with a label head (configs/demo_faceinsight.py) is also judged by its labels, in both modes.
+
 Starts where real runs start, from given weights: a small base model in the package's assets, which
 has neither the landmark nor the segmentation modules. experiments/demo_base rebuilds it.
 """
@@ -18,6 +20,7 @@ from facejax.data.pipeline import open_source, row_format
 from facejax.evaluate.report import report
 from facejax.evaluate.run import evaluate, finished, table
 from facejax.generate import Answerer, Sampling
+from facejax.knowledge import modes
 from facejax.logs import memory_gib
 from facejax.models import face_mllm
 from facejax.train import prepare, train
@@ -43,14 +46,15 @@ def run(
 
   With resume, finished stages and evaluations are taken from the workdir; the results are those of
   a run in one piece. results.json holds the metrics of the last stage (value, low, high, n), `runs`
-  with those of every stage and of the masked evaluation; `seconds` and `peak_rss_gb` of this call,
+  with those of every stage and of the masked evaluation, and for a model with a label head `labels`
+  with those of modes.evaluate; `seconds` and `peak_rss_gb` of this call,
   and whether it `resumed` an earlier one. Raises as train() does.
   """
   started = time.monotonic()
   names = selected(config, None)
   resumed = any(checkpoint.steps_in(workdir / name) for name in names)
   _prepare(config, workdir, resume, overwrite)
-  runs = {}
+  runs, labels = {}, {}
   for name in names:
     # Its folder is empty, unless it may be resumed.
     stopped = train(config, workdir, stages=[name], resume=True, allow_change=allow_change)
@@ -62,6 +66,12 @@ def run(
     _, params, folder = checkpoint.load_run(workdir, name)
     of = f"{name} at step {checkpoint.steps_in(folder)[-1]}"
     runs[name] = _evaluated(config, params, folder / "evaluate", config.reads(name), of)
+    if config.model.labels:
+      # Of a model that learned labels its head is asked, of the one that it starts from words.
+      source = "head" if name == names[-1] else "answers"
+      read, where = config.reads(name), folder / "labels"
+      labels[name] = modes.evaluate(config, params, source, where, modalities=read, of=of)
+      print(f"labels, {name}, from its {source}\n{modes.table(labels[name])}")
   runs[MASKED] = _evaluated(config, params, folder / "evaluate_masked", (), of)
   print(table(runs))
   for text in _conversations(config, params):
@@ -69,6 +79,7 @@ def run(
   results = {
     **runs[names[-1]],
     "runs": runs,
+    **({"labels": labels} if labels else {}),
     "data": "synthetic faces of held-out identities",
     "seconds": round(time.monotonic() - started, 1),
     "resumed": resumed and resume,

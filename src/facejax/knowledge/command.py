@@ -95,3 +95,31 @@ def telling(args: argparse.Namespace) -> Telling:
     not args.labels_raw,
     None if counts is None else cooccurrence.load(counts),
   )
+
+
+def add_evaluate_flags(parser) -> None:
+  """What `facejax evaluate` asks about the labels of drawn faces."""
+  parser.add_argument(
+    "--labels",
+    default="",
+    choices=("head", "answers"),
+    help="score labels instead of answers: by the label head, or training-free, by its yes and no",
+  )
+
+
+def evaluate(args: argparse.Namespace) -> None:
+  """`facejax evaluate --workdir W --labels=...`: prints the table of modes.py."""
+  from facejax import checkpoint, config_io
+  from facejax.knowledge import modes
+
+  if args.without:
+    raise ValueError(f"--without {args.without} with --labels - expected one of the two")
+  config, params, folder = checkpoint.load_run(pathlib.Path(args.workdir), args.stage or None)
+  if args.faces is not None:
+    config = config_io.override(config, [f"evaluate.faces={args.faces}"])
+  steps = checkpoint.steps_in(folder)
+  of = f"{folder.name} at step {steps[-1]}" if steps else "as imported"
+  out = folder / f"labels-{args.labels}"
+  read = config.reads(folder.name)
+  print(modes.table(modes.evaluate(config, params, args.labels, out, modalities=read, of=of)))
+  print(f"results: {out}/results.json")
