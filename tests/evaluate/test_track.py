@@ -13,7 +13,7 @@ from PIL import Image
 sys.path.append(str(Path(__file__).parents[1]))
 import saved_run
 
-from facejax import best, config_io
+from facejax import config_io
 from facejax.config import RunConfig, TrackConfig
 from facejax.evaluate import track
 from facejax.generate import Answer
@@ -158,27 +158,3 @@ def test_less_is_better_for_years(data, tmp_path):
   (tmp_path / "track.jsonl").write_text("".join(json.dumps(record(*v)) + "\n" for v in values))
   again = track.Tracker(dataclasses.replace(run, track=wanted), "stage1", tmp_path, None, 8)
   assert again.best == 6
-
-
-def test_which_checkpoints_stay_and_where_the_best_is(tmp_path):
-  """Kills: a best one removed, an old best one kept, a link to what is not on disk."""
-  kept = best.Newest(2)
-  infos = [dataclasses.make_dataclass("Info", ["step"])(step) for step in (3, 5, 7, 9)]
-  asked = lambda: zip(infos, kept.should_preserve(infos, context=None), strict=True)
-  stays = lambda: [info.step for info, stay in asked() if stay]
-  assert stays() == [7, 9]
-  kept.best = 3
-  assert stays() == [3, 7, 9]
-  kept.best = 9
-  assert stays() == [7, 9]
-  assert best.Newest(None).should_preserve(infos, context=None) == [True] * 4
-  (tmp_path / "checkpoints/3").mkdir(parents=True)
-  best.link(tmp_path, 5)
-  assert not (tmp_path / "best").exists()
-  best.link(tmp_path, 3)
-  assert best.located(tmp_path / "best") == (tmp_path, 3)
-  assert best.located(tmp_path / "checkpoints/3") == (tmp_path, 3)
-  assert best.located(tmp_path) == (tmp_path, None)
-  (tmp_path / "checkpoints/5").mkdir()
-  best.link(tmp_path, 5)
-  assert best.located(tmp_path / "best") == (tmp_path, 5)

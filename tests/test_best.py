@@ -1,0 +1,62 @@
+"""The best checkpoint stays beside the newest ones, and is read by its name."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import saved_run
+
+from facejax import best, checkpoint, config_io
+from facejax.evaluate.command import _beside
+from facejax.state import TrainState
+
+
+def test_which_checkpoints_stay_and_where_the_best_is(tmp_path):
+  """Kills: a best one removed, an old best one kept, a link to what is not on disk."""
+  kept = best.Newest(2)
+  infos = [dataclasses.make_dataclass("Info", ["step"])(step) for step in (3, 5, 7, 9)]
+  asked = lambda: zip(infos, kept.should_preserve(infos, context=None), strict=True)
+  stays = lambda: [info.step for info, stay in asked() if stay]
+  assert stays() == [7, 9]
+  kept.best = 3
+  assert stays() == [3, 7, 9]
+  kept.best = 9
+  assert stays() == [7, 9]
+  assert best.Newest(None).should_preserve(infos, context=None) == [True] * 4
+  (tmp_path / "checkpoints/3").mkdir(parents=True)
+  best.link(tmp_path, 5)
+  assert not (tmp_path / "best").exists()
+  best.link(tmp_path, 3)
+  assert best.located(tmp_path / "best") == (tmp_path, 3)
+  assert best.located(tmp_path / "checkpoints/3") == (tmp_path, 3)
+  assert best.located(tmp_path) == (tmp_path, None)
+  (tmp_path / "checkpoints/5").mkdir()
+  best.link(tmp_path, 5)
+  assert best.located(tmp_path / "best") == (tmp_path, 5)
+
+
+def test_the_best_is_kept_and_loaded(tmp_path):
+  """Kills: a keeper that Orbax does not ask; STAGE/best that means the newest; a link to a
+  checkpoint that is not complete; an output inside a checkpoint."""
+  run, stage = saved_run.config(), tmp_path / "stage1"
+  record = {"config": config_io.to_dict(run), "stage": "stage1"}
+  state = lambda n: TrainState(
+    jnp.int32(n), {"a": jnp.full(3, n, jnp.float32)}, {}, {}, jnp.ones(2)
+  )
+  with checkpoint.Checkpoints(stage, 1) as checkpoints:
+    for step in (2, 3, 4, 5):
+      if step == 3:
+        checkpoints.kept.best = 3
+      checkpoints.save(step, state(step), record)
+      assert (stage / "best").is_symlink() == (step > 3)
+  assert checkpoint.steps_in(stage) == [3, 5]
+  found = lambda path: float(np.asarray(checkpoint.load_params(path)["a"])[0])
+  assert [found(stage / "best"), found(stage / "checkpoints/3"), found(stage)] == [3, 3, 5]
+  assert found(tmp_path) == 5
+  config, read, folder = checkpoint.load_run(stage / "best")
+  assert config == run and read["a"][0] == 3 and folder.name == "stage1"
+  with pytest.raises(FileNotFoundError, match=r"stage1 has not step 4; it has the steps \[3, 5\]"):
+    checkpoint.load_params(stage, 4)
+  assert _beside(stage / "best", 7) == stage / "evaluate_suite_3_7"
+  assert _beside(stage, None) == stage / "evaluate_suite"
