@@ -327,7 +327,7 @@ def with_stage(name: str, **changes):
      r"\(base, stage1\)"),
     (with_stage("base", init_from="x.safetensors"), None, FileNotFoundError,
      r"stages\.base\.init_from=x\.safetensors: no such file"),
-    (with_stage("stage1", rows=24), None, ValueError, r"stages\.stage1\.rows=24: expected a "
+    (with_stage("stage1", rows=24), None, ValueError, r"stages\.stage1\.rows=24 on 8 devices: expected a "
      r"multiple of 16, that is accumulate=2 times 8 devices"),
   ],
 )  # fmt: skip
