@@ -28,6 +28,7 @@ from PIL import Image
 HERE = pathlib.Path(__file__).parent
 PRICE = (2.5, 10.0)  # a million tokens
 NOISE = 0.9  # of a rating
+NOISES = (0.3, 0.6, 1.2)  # of judges that favour no place
 FAVOUR = (0.8, 0.1, -0.5)  # of a place
 MEANS = {"alpha": 4.0, "beta": 5.0, "gamma": 6.2}  # of three systems' qualities
 SPREAD = 1.0  # of the qualities of a system
@@ -148,13 +149,28 @@ def differences(results: dict, qualities: dict[str, np.ndarray]) -> list[dict]:
   return found
 
 
-def agreement(results: dict, qualities: dict[str, np.ndarray]) -> dict:
-  """Alpha of each criterion beside what noise and favours of the judge make of it."""
-  signal_ = float(np.var(np.concatenate([*qualities.values()])))
-  # A favour is noise to whoever compares repeats: over them an answer stands in every place.
-  expected = signal_ / (signal_ + NOISE**2 + float(np.var(FAVOUR)))
+def agreement(results: dict, qualities: dict[str, np.ndarray], noise: float, favour) -> dict:
+  """Alpha of each criterion beside what noise and favours of the judge make of it.
+
+  Alpha is 1 - (variance within answers) / (variance of all ratings). An answer stands in each place
+  once, so the favours are within it, too: with the variance of a sample, as all three are drawn.
+  """
+  between = float(np.var(np.concatenate([*qualities.values()])))
+  within = noise**2 + float(np.var(favour, ddof=1))
+  expected = 1 - within / (between + noise**2 + float(np.var(favour)))
   alpha = {name: results["agreement"]["alpha"][name] for name in CRITERIA}
-  return {"expected": expected, "units": results["agreement"]["units"], "found": alpha}
+  return {"noise": noise, "favour": favour, "expected": expected, "found": alpha}
+
+
+def known(folder: pathlib.Path, qualities: dict[str, np.ndarray], seed: int) -> list[dict]:
+  """Alpha for judges of known noise that favour no place."""
+  found = []
+  for noise in NOISES:
+    with serving(noise, (), 0.0, 0.0, seed) as url:
+      judge(folder, f"noise{noise}", url).wait()
+    results, _, _ = read(folder, f"noise{noise}")
+    found.append(agreement(results, qualities, noise, (0.0, 0.0, 0.0)))
+  return found
 
 
 def exact(folder: pathlib.Path, qualities: dict[str, np.ndarray], seed: int) -> dict:
@@ -181,7 +197,8 @@ def measure(folder: pathlib.Path, items: int, kills: int, seed: int) -> dict:
     f"{r['asked']['key'][:40]}-{n}" for r in ratings for n in range(len(r["asked"]["attempts"]))
   }
   wanted = {(f"item {i}", repeat) for i in range(items) for repeat in range(3)}
-  gaps, alpha = differences(results, qualities), agreement(results, qualities)
+  gaps = differences(results, qualities)
+  alphas = [agreement(results, qualities, NOISE, FAVOUR), *known(folder, qualities, seed)]
   cap, places = capped(folder, seed, cost(paid)), exact(folder, qualities, seed)
   firsts = {n: sum(r["order"][0] == n for r in ratings) for n in MEANS}
   checks = {
@@ -194,8 +211,11 @@ def measure(folder: pathlib.Path, items: int, kills: int, seed: int) -> dict:
     "true differences within their intervals": all(
       g["low"] <= g["true"] <= g["high"] for g in gaps
     ),
-    "alpha within its interval": all(
-      a["low"] <= alpha["expected"] <= a["high"] for a in alpha["found"].values()
+    # An interval is 95 %, and there are twelve: its whole width is some four standard errors.
+    "alpha within the width of its interval": all(
+      abs(a["value"] - alpha["expected"]) <= a["high"] - a["low"]
+      for alpha in alphas
+      for a in alpha["found"].values()
     ),
     "a favoured place cancels": places["repeats_3"] < 1e-9,
     "no overshoot": cap["overshoot"] == 0 and cap["pending"] > 0,
@@ -212,7 +232,7 @@ def measure(folder: pathlib.Path, items: int, kills: int, seed: int) -> dict:
     "cost": report["cost"],
     "first_in_a_request": firsts,
     "differences": gaps,
-    "agreement": alpha,
+    "agreement": alphas,
     "places": [place["mean"] for place in results["places"]],
     "largest_error_of_a_difference_without_noise": places,
     "capped": cap,
