@@ -327,8 +327,8 @@ def with_stage(name: str, **changes):
      r"\(base, stage1\)"),
     (with_stage("base", init_from="x.safetensors"), None, FileNotFoundError,
      r"stages\.base\.init_from=x\.safetensors: no such file"),
-    (with_stage("stage1", rows=24), None, ValueError, r"stages\.stage1\.rows=24 on 8 devices: expected a "
-     r"multiple of 16, that is accumulate=2 times 8 devices"),
+    (with_stage("stage1", rows=24), None, ValueError, r"stages\.stage1\.rows=24 on 8 devices: "
+     r"expected a multiple of 16, that is accumulate=2 times 8 devices"),
   ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_before_work(tmp_path, run_config, stages, error, message):
