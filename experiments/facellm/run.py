@@ -144,6 +144,25 @@ def training(folder: Path, size: str, changes: list[str]) -> list[str | Path]:
   return ["train", "--config", path, *(f"--config.{setting}" for setting in settings)]
 
 
+def tracking(folder: Path) -> list[str]:
+  """Settings of a run that asks 12 of the benchmark's questions every 8 steps."""
+  settings = [
+    *("suites=facexbench", f"data=facexbench={folder / 'benchmark'}", "every=8", "limit=12"),
+    *("settings=facexbench.partial=true", f"new_tokens={NEW_TOKENS}", "best=facexbench.accuracy"),
+  ]
+  return [*(f"--config.track.{setting}" for setting in settings), "--config.evaluate.rows=8"]
+
+
+def tracked(run: Path) -> list[dict]:
+  """What the evaluations of a run gave, without times; and their answers."""
+  lines = [json.loads(x) for x in (run / "lora/track.jsonl").read_text().splitlines()]
+  return [
+    {name: value for name, value in line.items() if name != "seconds"}
+    | {"answers": answers(run / "lora/track" / str(line["step"]))}
+    for line in lines
+  ]
+
+
 def curve(run: Path) -> list[dict]:
   """What a run logged of its steps, without times."""
   names = ("step", "loss", "weight", "grad_norm", "update_norm", "param_norm", "learning_rate")
@@ -199,7 +218,7 @@ def recipe(folder: Path, torch: str) -> dict:
   source = folder / "InternVL3-1B-hf"
   settings = base.make(source, "1b")
   result: dict = {"data": annotate(folder, settings)}
-  command = training(folder, "1b", settings)
+  command = [*training(folder, "1b", settings), *tracking(folder)]
   clean, broken = folder / "clean", folder / "killed"
   said = facejax(*command, "--workdir", clean)
   result["trainable"] = next(line for line in said.splitlines() if line.startswith("total"))
@@ -213,6 +232,9 @@ def recipe(folder: Path, torch: str) -> dict:
       a == b for a, b in zip(curve(clean), curve(broken), strict=True)
     ),
     "steps": STEPS,
+    "tracked_at_steps": [line["step"] for line in tracked(clean)],
+    "tracked_the_same": tracked(clean) == tracked(broken),
+    "best_step": int((broken / "lora/best").resolve().name),
   }
   merged = folder / "FaceLLM-1B"
   facejax(
@@ -270,6 +292,20 @@ def sizes(folder: Path) -> dict:
   return found
 
 
+def planned() -> dict:
+  """What experiments/plans says the real sizes need, by topology."""
+  found: dict = {}
+  for path in sorted((ROOT / "experiments/plans/results").glob("facellm_*-lora-*.json")):
+    plan = json.loads(path.read_text())
+    found.setdefault(Path(plan["config"]).stem, {})[plan["topology"]] = {
+      "rows": plan["rows"],
+      "fits": plan["fits"],
+      "gb_per_chip": round(plan["hbm_gb_per_chip"]["total"], 1),
+      "step_seconds": round(plan["step_seconds"]["schedule"], 2),
+    }
+  return found
+
+
 def checks(result: dict) -> dict[str, bool]:
   """What must hold."""
   main, items = result["main"], result["main"]["answers"]["items"]
@@ -278,6 +314,7 @@ def checks(result: dict) -> dict[str, bool]:
     < main["train"]["first_and_last_loss"][0],
     "killed before the end": main["train"]["killed_behind_step"] < STEPS,
     "resumed run equals the clean one": main["train"]["steps_with_equal_numbers"] == STEPS,
+    "evaluations of both are equal": main["train"]["tracked_the_same"],
     "export answers as the run": main["answers"]["run_and_export_as_trained_differ"] == 0,
     "training changed answers": main["answers"]["export_and_base_differ"] > 0,
     "nothing was refused": all(e["not_asked"] == 0 for e in main["evaluate"].values()),
@@ -323,6 +360,7 @@ def main() -> int:
       note("main", recipe(folder, args.torch))
       note("checks", checks(result))
     if "sizes" in args.parts:
+      note("plans", planned())
       note("sizes", sizes(folder))
   return 0 if all(result["checks"].values()) else 1
 
