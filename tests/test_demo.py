@@ -15,6 +15,7 @@ import safetensors.numpy
 import tiny_run
 
 from facejax import checkpoint, cli, demo, train
+from facejax.config import LabelsConfig
 from facejax.data.pipeline import load_tokenizer
 from facejax.evaluate import run as evaluation
 from facejax.generate import Answer
@@ -200,3 +201,34 @@ def test_the_command_hands_its_flags_on(config, tmp_path):
   assert called.call_args.args == (config, tmp_path)
   wanted = {"resume": True, "overwrite": False, "allow_change": ("seed", "data")}
   assert called.call_args.kwargs == wanted
+
+
+def test_a_label_head_is_judged_in_both_modes(config, tmp_path, capsys):
+  """Kills: a head asked before it has learned, words asked of a model that has, inputs that a stage
+  does not read, results that are not kept; a model without labels that is judged by them."""
+  model = dataclasses.replace(config.model, labels=LabelsConfig("age_gender_race"))
+  labelled = dataclasses.replace(config, model=model)
+  asked = []
+
+  def judge(given, params, source, folder, *, modalities, of):
+    asked.append((params, source, folder, modalities, of))
+    return {"rows": {}, "of": of}
+
+  quick = dict(_prepare=mock.DEFAULT, base_params=mock.DEFAULT, train=lambda *a, **b: 0)
+  with (
+    mock.patch.multiple(demo, **quick, _evaluated=lambda *a: {}, table=lambda runs: ""),
+    mock.patch.multiple(demo, _conversations=lambda *_: [], report=lambda _: "report.html"),
+    mock.patch.object(demo.modes, "evaluate", judge),
+    mock.patch.object(demo.checkpoint, "load_run", lambda w, name: (labelled, name, w / name)),
+    mock.patch.object(demo.checkpoint, "steps_in", lambda folder: [4]),
+  ):
+    assert demo.run(labelled, tmp_path) == 0
+    where = lambda name: tmp_path / name / "labels"
+    assert asked == [
+      ("stage1", "answers", where("stage1"), labelled.reads("stage1"), "stage1 at step 4"),
+      ("stage2", "head", where("stage2"), labelled.reads("stage2"), "stage2 at step 4"),
+    ]
+    assert list(results(tmp_path)["labels"]) == ["stage1", "stage2"]
+    assert "labels, stage1, from its answers" in capsys.readouterr().out
+    assert demo.run(config, tmp_path) == 0
+  assert len(asked) == 2 and "labels" not in results(tmp_path)

@@ -365,11 +365,11 @@ def test_label_scores_are_the_heads(config, params):
   samples = [s for s in make_samples(config) if s.media]
   got = answerer.label_scores(samples)
   form = dataclasses.replace(row_format(own.model, own.data), length=96)
-  model = face_mllm.FaceMLLM(own.model)
+  every = {"params": {**params, "labels": head}}
+  apply = functools.partial(face_mllm.FaceMLLM(own.model).apply, method="label_scores")
+  slow = jax.jit(lambda batch: apply(every, batch))
   for one, scores in zip(samples, got, strict=True):
-    batch = collate([encode([one], [0], form, prompt=True)])
-    every = {"params": {**params, "labels": head}}
-    want = model.apply(every, batch, method="label_scores")[0, 0]
+    want = slow(collate([encode([one], [0], form, prompt=True)]))[0, 0]
     np.testing.assert_allclose(scores, want, atol=1e-5)
   assert len(np.unique(got[:, 0])) == len(samples) > 3
   with pytest.raises(ValueError, match=r"the model has no label head \(model.labels is None\)"):
