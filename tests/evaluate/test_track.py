@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import facexbench_folder
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 sys.path.append(str(Path(__file__).parents[1]))
 import saved_run
 
-from facejax import config_io
+from facejax import config_io, meta
 from facejax.config import RunConfig, TrackConfig
 from facejax.evaluate import track
 from facejax.generate import Answer
@@ -90,6 +91,23 @@ def test_settings_that_say_nothing_are_refused():
     TrackConfig(every=0)
   run = config_io.override(saved_run.config(), ["track.suites=rafdb,dfew", "track.every=7"])
   assert run.track.suites == ("rafdb", "dfew") and run.track.every == 7
+
+
+def test_several_processes_are_refused(data, monkeypatch):
+  """Kills: processes that wait for each other's answers for ever."""
+  monkeypatch.setattr(track.jax, "process_count", lambda: 3)
+  with pytest.raises(ValueError, match=r"track\.suites=.* with 3 processes - expected one"):
+    track.check(settings(data))
+  assert track.check(TrackConfig()) == []
+
+
+def test_a_resumed_run_may_be_tracked_otherwise(data):
+  """Kills: a run that cannot go on as it is asked more, or other questions."""
+  told = lambda wanted: meta.describe(wanted, "stage1", {}, SimpleNamespace(shape={"data": 1}))
+  old, new = told(saved_run.config()), told(config(data, every=3))
+  changed = [d for d in meta.differences(old, new, 1) if d.name.startswith("track.")]
+  assert {"track.suites", "track.every", "track.best"} <= {d.name for d in changed}
+  assert all(d.free for d in changed)
 
 
 class Answers:
