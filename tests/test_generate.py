@@ -23,6 +23,8 @@ from facejax.config import (
 from facejax.data.pipeline import load_tokenizer, row_format
 from facejax.data.rows import Outline, collate, encode
 from facejax.generate import Answerer, Sampling, generate, restrict, sample
+from facejax.knowledge.handoff import Handoff
+from facejax.knowledge.telling import Telling
 from facejax.models import face_mllm, presets
 from facejax.sharding import make_mesh
 from facejax.types import Medium, Sample, Turn
@@ -354,7 +356,21 @@ def test_first_tokens_equal_the_full_forward(config, params):
     logits = forward(face_mllm.FaceMLLM(config.model), params, collate([row]))
     want = jax.nn.softmax(logits[0, int((row.segment_ids > 0).sum()) - 1])
     np.testing.assert_allclose(chances, want[jnp.array([no, yes])], rtol=2e-4)
-  assert answerer.chances([], [yes]).shape[0] == 0
+  assert len(answerer.chances([], [yes])) == 0
+
+
+def test_labels_are_told_only_if_wanted(config, params, monkeypatch):
+  """Kills: labels handed over unasked; a hand-off that no prompt holds; a head's name lost."""
+  seen = []
+  told = lambda self, answerer, samples, head: seen.append((self, head)) or samples[:1]
+  monkeypatch.setattr(Telling, "told", told)
+  want = Telling(Handoff(order="table"))
+  monkeypatch.setattr(Answerer, "_generate", lambda self, part, *rest: part)
+  monkeypatch.setattr(Answerer, "_read", lambda self, part, count, progress: [s.id for s in part])
+  samples = make_samples(config)
+  assert Answerer(with_head(config), params, telling=want).answer(samples) == ["s0"]
+  Answerer(config, params).answer(samples)
+  assert seen == [(want, "age_gender_race"), (Telling(), None)]
 
 
 def test_label_scores_are_the_heads(config, params):

@@ -17,7 +17,7 @@ from facejax.config import RunConfig
 from facejax.data import media
 from facejax.faces import detect
 from facejax.generate import Answerer, Sampling
-from facejax.knowledge.telling import Telling
+from facejax.knowledge.telling import NOTHING, Telling
 from facejax.types import Kind, Medium, Sample, Turn
 
 # Pixels a side up to which a square picture passes for a face crop: Face-LLaVA's crops have 256,
@@ -32,7 +32,6 @@ _NO_MODULES = "none; this checkpoint has no landmark modules and reads none"
 
 
 _GREEDY = Sampling()
-_NOTHING = Telling()
 
 
 class Reply(NamedTuple):
@@ -51,7 +50,7 @@ def chat(
   landmarks: str | None = None,
   face: int | None = None,
   sampling: Sampling = _GREEDY,
-  telling: Telling = _NOTHING,
+  telling: Telling = NOTHING,
 ) -> Reply:
   """Answers a question about the face in a file.
 

@@ -28,6 +28,7 @@ from facejax.config import RunConfig
 from facejax.data import chat
 from facejax.data.pipeline import row_format
 from facejax.data.rows import RowFormat, collate, empty, encode
+from facejax.knowledge.telling import NOTHING, Telling
 from facejax.models.decoder import take_apart
 from facejax.models.face_mllm import FaceMLLM
 from facejax.models.layers import unroll
@@ -216,7 +217,9 @@ def _draw(state: SamplingState, logits: jax.Array, sampling: Sampling) -> Sampli
 class Answerer:
   """Answers questions about faces. Compiles once for each shape of a batch and each Sampling."""
 
-  def __init__(self, config: RunConfig, params: Any, mesh: Mesh | None = None):
+  def __init__(
+    self, config: RunConfig, params: Any, mesh: Mesh | None = None, telling: Telling = NOTHING
+  ):
     """Places the parameters.
 
     Args:
@@ -224,6 +227,7 @@ class Answerer:
         evaluate.rows, the most rows answered at a time.
       params: of config.model.
       mesh: rows and parameters are spread over it; None computes where the parameters are.
+      telling: labels that are said in front of what answer() is asked; nothing by default.
 
     Raises ValueError if the tokenizer is not the model's, or lacks the template's tokens.
     """
@@ -231,7 +235,7 @@ class Answerer:
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     self._model = FaceMLLM(config.model, platform=device.platform)
     self._rows = config.evaluate.rows
-    self._mesh = mesh
+    self._mesh, self._telling = mesh, telling
     self._params = params
     self._multiple = 1  # rows of a batch divide over the devices
     if mesh is not None:
@@ -263,6 +267,8 @@ class Answerer:
     """
     if not samples:
       return []
+    labels = self._model.config.labels
+    samples = self._telling.told(self, samples, labels.rules if labels else None)
     form = self._form_of(samples, sampling)
     stop = form.tokenizer.special_id(form.template.stop)
     stop_ids = tuple(sorted({form.tokenizer.eos_id, stop, *sampling.stop_ids}))
@@ -286,10 +292,7 @@ class Answerer:
     return int(encoded.tokens[np.argmax(encoded.supervised)])
 
   def chances(self, samples: Sequence[Sample], tokens: Sequence[int]) -> Float[np.ndarray, "n k"]:
-    """How likely it is that each sample's answer begins with each of the tokens.
-
-    Raises ValueError as answer() does.
-    """
+    """How likely it is that each sample's answer begins with each of the tokens."""
 
     def program(batch: Batch, start: int) -> jax.Array:
       return first_tokens(self._model, self._params, batch)
@@ -299,8 +302,8 @@ class Answerer:
   def label_scores(self, samples: Sequence[Sample]) -> Float[np.ndarray, "n A"]:
     """What the model's label head says of each sample's one picture or clip.
 
-    Raises ValueError for a model without a label head, samples with several media or none, or of
-    both kinds; or as answer() does.
+    Raises ValueError for a model without a label head, or samples with several media or none, or of
+    both kinds.
     """
     if self._model.config.labels is None:
       raise ValueError(
@@ -330,8 +333,7 @@ class Answerer:
     if not samples:
       return np.zeros((0, 0), np.float32)
     form = self._form_of(samples, Sampling(new_tokens=1))
-    rows = self._batch_rows(len(samples))
-    found = []
+    rows, found = self._batch_rows(len(samples)), []
     for start in range(0, len(samples), rows):
       part = samples[start : start + rows]
       with self._placed():

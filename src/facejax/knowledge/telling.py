@@ -92,6 +92,9 @@ class Telling:
     return [_told(sample, text) for sample, text in zip(samples, says, strict=True)]
 
 
+NOTHING = Telling()
+
+
 def _told(sample: Sample, text: str) -> Sample:
   *history, last = sample.conversation
   asked = dataclasses.replace(last, text=before(last.text, text))
