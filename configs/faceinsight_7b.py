@@ -4,7 +4,13 @@
   facejax train --config configs/faceinsight_7b.py --workdir runs/faceinsight \
     --config.stages.fine_tuned.over=labels.safetensors
 
-Both take where things are: --config.data.sources=records/celeba (built by facejax data build),
+Its other mode, training_free, takes no gradient step and so is no stage: the released LLaVA-1.5 is
+asked for a yes or no to each label, and told what it said, given the rules, in front of a question:
+
+  facejax chat --workdir llava-1.5-7b-hf --image face.png --labels=answers --labels-rules=celeba40 \
+    "Describe this person."
+
+The first two take where things are: --config.data.sources=records/celeba (built by facejax data build),
 --config.data.tokenizer and --config.stages.fine_tuned.init_from=llava-1.5-7b-hf.
 
 The paper's: LLaVA-1.5 as the base, a segmentation map of the face as a second visual input that a

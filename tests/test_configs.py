@@ -17,7 +17,7 @@ FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 COUNTS = {
   "demo": 2_259_840, "demo_base": 2_259_840, "demo_lora": 2_259_840, "face_llava_7b": 7_551_840_256,
   "facellm_1b": 938_193_024, "facellm_8b": 7_944_373_760, "facellm_38b": 38_388_164_992,
-  "faceinsight_7b": 7_184_715_369, "demo_faceinsight": 2_372_007 - 112_128,
+  "faceinsight_7b": 7_184_715_369, "demo_faceinsight": 2_259_879,
 }  # fmt: skip
 
 
