@@ -47,3 +47,20 @@ def test_a_window_weighs_steps_by_their_targets():
   assert (second["loss"], second["filled"]) == (1.0, 0.25)
   window.add(0.0, 0.0, tokens=0, places=20)
   assert window.close()["loss"] == 0.0
+
+
+def test_pauses_count_for_no_speed(monkeypatch):
+  """Kills: evaluations that make training look slow."""
+  clock = [100.0]
+  monkeypatch.setattr(logs.time, "perf_counter", lambda: clock[0])
+  window = logs.Window()
+  clock[0] = 108.0
+  window.paused(6.0)
+  window.waited(0.5)
+  window.add(1.0, 2.0, 30, 60)
+  record = window.close()
+  assert (record["step_seconds"], record["tokens_per_second"]) == (2.0, 15.0)
+  assert record["data_wait"] == 0.25
+  clock[0] = 109.0
+  window.add(1.0, 2.0, 30, 60)
+  assert window.close()["step_seconds"] == 1.0
