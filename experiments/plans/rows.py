@@ -79,7 +79,7 @@ ROWS: list[Row] = [
     for size in ("1b", "8b")
     for topology, rows in (("v5e:4x4", 5), ("v5p:2x2x4", 5), ("v6e:4x4", 5), ("tpu7x:2x2x2", 5))
   ),
-  # The smallest v5e and v6e slices that hold it, and larger ones.
+  # The smallest v5e and v6e slices that hold it (half of them holds less than its parameters).
   *(
     Row("facellm_38b", "lora", topology, 1, changes=("stages.lora.accumulate=1",))
     for topology in ("v5e:2x4", "v5e:4x4", "v6e:2x2", "v6e:2x4", "v5p:2x2x2", "tpu7x:2x2x1")
