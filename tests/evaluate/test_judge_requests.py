@@ -65,7 +65,7 @@ def test_no_request_holds_a_name():
   )
   for request in requests.requests([shown], repeats=3, seed=0, each=False):
     prompt, _ = requests.form(True)
-    filled = prompt.system + requests.filled(request, prompt, ("GPT-4o", "nobody"))
+    filled = prompt.system + requests.filled(request, prompt, ("gpt-4O", "nobody"))
     for word in ("ours", "item-7", "rafdb", "person-9", "x/", "GPT-4o,", "old"):
       assert word not in filled
     assert "As [name], I say happy; gpt-4omni" in filled

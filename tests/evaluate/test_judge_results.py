@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from facejax.evaluate.intervals import LEVEL, resampled
 from facejax.evaluate.judge import results, tables
+from facejax.evaluate.judge.agreement import alpha
 from facejax.evaluate.judge.items import Item
 from facejax.evaluate.judge.requests import order
 
@@ -89,6 +91,7 @@ def test_against_loops():
   assert score["second_higher"] == sum(gap > 1e-9 for gap in gaps)
   assert score["first_higher"] == sum(gap < -1e-9 for gap in gaps)
   assert score["equal"] == 6 - score["first_higher"] - score["second_higher"]
+  assert found["systems"]["a"]["missing"] == 1
   assert found["failed"]["count"] == 4 and found["failed"]["items"] == 2
   assert found["agreement"]["units"] == 12 and not found["balanced"]
 
@@ -102,6 +105,21 @@ def test_differences_are_paired():
   assert score["low"] == pytest.approx(0.5) and score["high"] == pytest.approx(0.5)
   mean = found["systems"]["a"]["scores"]["mean"]
   assert mean["high"] - mean["low"] > 0.3
+
+
+def test_agreement_is_drawn_by_items():
+  """Kills: answers to one item drawn apart, or those of another item in its place."""
+  questions, rated = items(7), drawn(7)
+  rated["a"][3:] = rated["a"][3:, :1]  # a judge that agrees with itself on some
+  found = results.summarise(questions, records(questions, rated), settings())["agreement"]
+  values = [
+    alpha(np.concatenate([np.repeat(rated[s][..., 1], w.astype(int), axis=0) for s in "ab"]))
+    for weights in resampled(7, 40, 6)
+    for w in weights
+  ]
+  score = found["alpha"]["completeness"]
+  assert (score["low"], score["high"]) == pytest.approx(tuple(np.quantile(values, LEVEL)))
+  assert score["value"] == pytest.approx(alpha(np.concatenate([rated[s][..., 1] for s in "ab"])))
 
 
 def test_clusters_come_and_go_together():

@@ -20,6 +20,7 @@ from facejax import bases, checkpoint, config_io
 from facejax.config import MeshConfig
 from facejax.evaluate import compare, predictions, suite, tables
 from facejax.evaluate.benchmarks import open_benchmark
+from facejax.evaluate.judge.items import Source, load
 from facejax.generate import Answer, Sampling
 from facejax.sharding import make_mesh
 from facejax.types import Sample
@@ -99,6 +100,9 @@ def test_what_is_stored(folder, tmp_path):
   assert record["choices"] == list(item.choices) and record["groups"] == item.groups
   assert record["question"] == item.prompt
   assert record["media"] == [["image", medium.path] for medium in item.media]
+  judged = load([Source("this", tmp_path / "out")], {"": folder})
+  assert [i.id for i in judged] == [f"facexbench/{r['id']}" for r in records]
+  assert all(path.is_file() for i in judged for _, path in i.media) and len(judged[0].media) == 1
   truths = [i.truth for i in benchmark.items]
   assert results["scores"]["accuracy"]["value"] == pytest.approx(100 * truths.count("B") / 12)
   assert json.loads((tmp_path / "out/results.json").read_text()) == results
