@@ -13,7 +13,8 @@ from facejax.state import TrainState
 
 
 def test_which_checkpoints_stay_and_where_the_best_is(tmp_path):
-  """Kills: a best one removed, an old best one kept, a link to what is not on disk."""
+  """Kills: a best one removed, an old best one kept, a link to what is not on disk; a workdir of
+  such a name taken for a checkpoint."""
   kept = best.Newest(2)
   infos = [dataclasses.make_dataclass("Info", ["step"])(step) for step in (3, 5, 7, 9)]
   asked = lambda: zip(infos, kept.should_preserve(infos, context=None), strict=True)
@@ -25,13 +26,15 @@ def test_which_checkpoints_stay_and_where_the_best_is(tmp_path):
   assert stays() == [7, 9]
   assert best.Newest(None).should_preserve(infos, context=None) == [True] * 4
   (tmp_path / "checkpoints/3").mkdir(parents=True)
+  assert best.located(tmp_path / "checkpoints/3") == (tmp_path / "checkpoints/3", None)
+  (tmp_path / "checkpoints/3/params").mkdir()
   best.link(tmp_path, 5)
   assert not (tmp_path / "best").exists()
   best.link(tmp_path, 3)
   assert best.located(tmp_path / "best") == (tmp_path, 3)
   assert best.located(tmp_path / "checkpoints/3") == (tmp_path, 3)
   assert best.located(tmp_path) == (tmp_path, None)
-  (tmp_path / "checkpoints/5").mkdir()
+  (tmp_path / "checkpoints/5/params").mkdir(parents=True)
   best.link(tmp_path, 5)
   assert best.located(tmp_path / "best") == (tmp_path, 5)
 

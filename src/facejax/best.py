@@ -47,6 +47,7 @@ def link(stage_dir: Path, step: int | None) -> None:
 def located(folder: Path) -> tuple[Path, int | None]:
   """STAGE/best or STAGE/checkpoints/STEP -> STAGE and STEP; any other folder -> itself and None."""
   place = folder.resolve()
-  if place.parent.name == FOLDER and place.name.isdigit():
+  # With parameters in it: a workdir may be called checkpoints/1, too.
+  if place.parent.name == FOLDER and place.name.isdigit() and (place / "params").is_dir():
     return place.parents[1], int(place.name)
   return folder, None
