@@ -10,8 +10,8 @@ asked for a yes or no to each label, and told what it said, given the rules, in 
   facejax chat --workdir llava-1.5-7b-hf --image face.png --labels=answers --labels-rules=celeba40 \
     "Describe this person."
 
-The first two take where things are: --config.data.sources=records/celeba (built by facejax data build),
---config.data.tokenizer and --config.stages.fine_tuned.init_from=llava-1.5-7b-hf.
+The first two take where things are: --config.data.sources=records/celeba (built by facejax data
+build), --config.data.tokenizer and --config.stages.fine_tuned.init_from=llava-1.5-7b-hf.
 
 The paper's: LLaVA-1.5 as the base, a segmentation map of the face as a second visual input that a
 pretrained ViT encodes and whose features enter the language model beside the picture's, and that

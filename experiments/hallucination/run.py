@@ -129,6 +129,21 @@ def cached(path: Path, make) -> dict[str, np.ndarray]:
     return dict(file)
 
 
+def of_arm(
+  name: str, seed: int, steps: int, workdir: Path, samples: list[Sample]
+) -> dict[str, np.ndarray]:
+  """Trains an arm, unless that is done, and has it describe the faces."""
+  run = workdir / f"{name}{seed}"
+  if stopped := train(arm(name, seed, steps, workdir / "base.safetensors"), run, resume=True):
+    raise SystemExit(stopped)
+  config, params, _ = checkpoint.load_run(run, name)
+  make = {
+    "baseline": lambda: {"baseline": described(Answerer(config, params), samples)},
+    "fine_tuned": lambda: of_fine_tuned(config, params, samples),
+  }[name]
+  return cached(run / "described.npz", make)
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--base", type=Path, required=True, help="a run with the stage base_model")
@@ -150,21 +165,7 @@ def main() -> None:
     for row, values in found.items():
       answers.setdefault(row, []).append(values)
 
-  for seed in [int(seed) for seed in args.seeds.split(",")]:
-    for name in ("baseline", "fine_tuned"):
-      run = args.workdir / f"{name}{seed}"
-      if stopped := train(arm(name, seed, args.steps, start), run, resume=True):
-        raise SystemExit(stopped)
-      config, own, _ = checkpoint.load_run(run, name)
-      make = {
-        "baseline": lambda c=config, p=own: {"baseline": described(Answerer(c, p), samples)},
-        "fine_tuned": lambda c=config, p=own: of_fine_tuned(c, p, samples),
-      }[name]
-      keep(cached(run / "described.npz", make))
-    if "base model" not in answers:  # the same for all seeds
-      plain = {part: x for part, x in params.items() if part not in ("segmentation", "labels")}
-      blind = arm("baseline", 0, args.steps, start)
-      keep(cached(args.workdir / "base.npz", lambda c=blind, p=plain: of_base(c, p, samples)))
+  def write() -> None:
     rows = table(truth, answers, RULES, "baseline")
     print(markdown(rows), flush=True)
     summary = {
@@ -178,11 +179,19 @@ def main() -> None:
       "data": "drawn faces of held-out identities",
       "faces": args.faces,
       "steps": {"base_model": checkpoint.steps_in(folder)[-1], "each": args.steps},
-      "seeds": args.seeds,
       "minutes": round((time.monotonic() - started) / 60, 1),
       "table": rows,
     }
     args.json.write_text(json.dumps(summary, indent=1) + "\n")
+
+  for seed in [int(seed) for seed in args.seeds.split(",")]:
+    for name in ("baseline", "fine_tuned"):
+      keep(of_arm(name, seed, args.steps, args.workdir, samples))
+    write()
+  plain = {part: x for part, x in params.items() if part not in ("segmentation", "labels")}
+  blind = arm("baseline", 0, args.steps, start)
+  keep(cached(args.workdir / "base.npz", lambda: of_base(blind, plain, samples)))
+  write()
 
 
 if __name__ == "__main__":
