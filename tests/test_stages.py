@@ -177,6 +177,16 @@ def test_weights_round_trip_bit_for_bit(tmp_path):
   np.testing.assert_array_equal(got.params["fusion/scale"], SCALE)
 
 
+def test_scalars_are_saved_as_scalars(tmp_path):
+  # Kills: a label head's log_scale written as [1], which its model then refuses.
+  params = {"scale": jnp.float32(2.5), "turned": jnp.arange(6.0).reshape(2, 3).T}
+  weights.save_weights(tmp_path / "w.safetensors", params)
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+  loaded = weights.load_weights(tmp_path / "w.safetensors", shapes).params
+  jax.tree.map(np.testing.assert_array_equal, loaded, params)
+  assert loaded["scale"].shape == ()
+
+
 def test_weights_are_cast_and_laid_out(tmp_path):
   """Kills: `dtype` ignored in saving; the target's type or sharding ignored in loading."""
   mesh = make_mesh(MeshConfig())

@@ -38,7 +38,8 @@ def save_weights(path: str | Path, params: Any, dtype: str | None = None) -> Non
   arrays = {name: np.asarray(jax.device_get(x)) for name, x in flat.items()}
   if dtype:
     arrays = {name: x.astype(jax.numpy.dtype(dtype)) for name, x in arrays.items()}
-  contiguous = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+  # reshaped, as ascontiguousarray makes a scalar, such as a head's scale, an array of one
+  contiguous = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in arrays.items()}
   safetensors.numpy.save_file(contiguous, path, metadata={"format": "facejax"})
 
 
