@@ -96,6 +96,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6)
 def test_in_pieces_it_is_the_same(logits, monkeypatch):
   """Kills: a piece left out or counted twice, padding that counts, a gradient of another scale."""
   monkeypatch.setattr(losses, "_LOGITS", logits)
+  monkeypatch.setattr(losses, "_POSITIONS", 1)
   inputs = jnp.asarray(HIDDEN), jnp.asarray(KERNEL)
   slopes = lambda f: jax.value_and_grad(f, argnums=(0, 1))(*inputs)
   jax.tree.map(close, slopes(by_chunks), slopes(by_logits))
@@ -106,6 +107,7 @@ def test_on_a_mesh_it_is_the_same(sizes, monkeypatch):
   """Kills: a softmax over a part of the vocabulary, a target looked up in another's part, sums or
   gradients of one device's rows, a kernel gradient that is laid out unlike the kernel."""
   monkeypatch.setattr(losses, "_LOGITS", 14 * 2)
+  monkeypatch.setattr(losses, "_POSITIONS", 1)
   grow = lambda x: jnp.asarray(np.concatenate([x, x[::-1]]))
   arrays = grow(HIDDEN), jnp.asarray(KERNEL), grow(WANTED), grow(SHARES)
 
