@@ -39,6 +39,22 @@ def test_which_checkpoints_stay_and_where_the_best_is(tmp_path):
   assert best.located(tmp_path / "best") == (tmp_path, 5)
 
 
+def test_the_link_never_hangs_while_each_is_better_than_the_last(tmp_path):
+  """Kills: a best checkpoint removed while STAGE/best still points at it; a link that waits for the
+  first evaluation that is no better; an old best one that is kept for ever."""
+  stage = tmp_path / "stage1"
+  state = lambda n: TrainState(jnp.int32(n), {"a": jnp.ones(3)}, {}, {}, jnp.ones(2))
+  seen = []
+  with checkpoint.Checkpoints(stage, 1) as checkpoints:
+    for step in (2, 3, 4, 5):
+      checkpoints.kept.best = step
+      checkpoints.save(step, state(step), {})
+      checkpoints._manager.wait_until_finished()
+      seen.append(best.located(stage / "best")[1])
+  assert seen == [None, 2, 3, 4]
+  assert best.located(stage / "best")[1] == 5 and checkpoint.steps_in(stage) == [4, 5]
+
+
 def test_the_best_is_kept_and_loaded(tmp_path):
   """Kills: a keeper that Orbax does not ask; STAGE/best that means the newest; a link to a
   checkpoint that is not complete; an output inside a checkpoint."""

@@ -20,28 +20,33 @@ class Newest:
 
   Attributes:
     best: its step; None if there is none.
+    linked: the step of STAGE/best, which stays until the link has left it; None without one.
   """
 
   def __init__(self, keep: int | None):
     self._keep = keep
     self.best: int | None = None
+    self.linked: int | None = None
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
     """Whether each stays; they come oldest first."""
     del context
     newest = len(checkpoints) - (self._keep or len(checkpoints))
-    return [i >= newest or c.step == self.best for i, c in enumerate(checkpoints)]
+    return [i >= newest or c.step in (self.best, self.linked) for i, c in enumerate(checkpoints)]
 
 
-def link(stage_dir: Path, step: int | None) -> None:
-  """Points STAGE/best at a checkpoint that is complete on disk; does nothing for another."""
+def link(stage_dir: Path, step: int | None) -> int | None:
+  """Points STAGE/best at a checkpoint that is complete on disk, or leaves it where it points.
+
+  Returns the step that it points at, None if there is no link.
+  """
   target = Path(FOLDER) / str(step)
-  if step is None or jax.process_index() or not (stage_dir / target).is_dir():
-    return
-  partial = stage_dir / f".{NAME}"
-  partial.unlink(missing_ok=True)
-  partial.symlink_to(target, target_is_directory=True)
-  os.replace(partial, stage_dir / NAME)
+  if step is not None and not jax.process_index() and (stage_dir / target).is_dir():
+    partial = stage_dir / f".{NAME}"
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target, target_is_directory=True)
+    os.replace(partial, stage_dir / NAME)
+  return located(stage_dir / NAME)[1]
 
 
 def located(folder: Path) -> tuple[Path, int | None]:

@@ -48,6 +48,7 @@ class Checkpoints:
   def __init__(self, stage_dir: Path, keep: int | None):
     """Opens stage_dir/checkpoints, of which the `keep` newest stay (None: all), and kept.best."""
     self.kept = best.Newest(keep)
+    self._best: int | None = None  # when the last checkpoint was saved: now complete on disk
     self.folder = stage_dir.absolute() / "checkpoints"
     handlers = {name: ocp.StandardCheckpointHandler() for name in _ITEMS[:2]}
     self._manager = ocp.CheckpointManager(
@@ -73,7 +74,8 @@ class Checkpoints:
   def save(self, step: int, state: TrainState, meta: Mapping) -> None:
     """Starts to write; returns when the state may be donated to the next step."""
     self._manager.wait_until_finished()
-    best.link(self.folder.parent, self.kept.best if self.kept.best != step else None)
+    done = self._best if self.kept.best == step else self.kept.best
+    self.kept.linked, self._best = best.link(self.folder.parent, done), self.kept.best
     with jax.transfer_guard("allow"):  # Orbax copies to the host, which the loop forbids elsewhere
       self._manager.save(
         step,
