@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import saved_run
 
-from facejax import best, checkpoint, config_io
+from facejax import best, chat, checkpoint, cli, config_io
+from facejax.evaluate import run as evaluate_run
 from facejax.evaluate.command import _beside
+from facejax.knowledge import modes
 from facejax.state import TrainState
 
 
@@ -53,6 +55,31 @@ def test_the_link_never_hangs_while_each_is_better_than_the_last(tmp_path):
       seen.append(best.located(stage / "best")[1])
   assert seen == [None, 2, 3, 4]
   assert best.located(stage / "best")[1] == 5 and checkpoint.steps_in(stage) == [4, 5]
+
+
+def test_answers_of_the_best_are_not_called_those_of_the_newest(tmp_path, monkeypatch):
+  """Kills: STAGE/best named by the newest step, and its figures written over the newest one's, or
+  taken from them."""
+  stage = tmp_path / "stage1"
+  for step in (3, 5):
+    (stage / f"checkpoints/{step}/params").mkdir(parents=True)
+  best.link(stage, 3)
+  run, made = saved_run.config(), []
+  monkeypatch.setattr(checkpoint, "load_run", lambda *_: (run, {}, stage))
+  monkeypatch.setattr(evaluate_run, "evaluate", lambda c, p, out, **_: made.append(out.name) or {})
+  monkeypatch.setattr(evaluate_run, "table", lambda _: "")
+  monkeypatch.setattr(
+    modes, "evaluate", lambda c, p, s, out, of, **_: made.append((out.name, of)) or {}
+  )
+  monkeypatch.setattr(modes, "table", lambda _: "")
+  for given in ([str(stage / "best")], [str(stage)], [str(tmp_path), "--stage", "stage1"]):
+    assert cli.main(["evaluate", "--workdir", *given]) == 0
+    assert not cli.main(["evaluate", "--workdir", *given, "--labels", "head"])
+  newest = ["evaluate", ("labels-head", "stage1 at step 5")]
+  own = ["evaluate-step_3", ("labels-head-step_3", "stage1 at step 3")]
+  assert made == [*own, *newest, *newest]
+  assert chat._checkpoint(run, stage, 3).startswith("stage1, step 3")
+  assert chat._checkpoint(run, stage, None).startswith("stage1, step 5")
 
 
 def test_the_best_is_kept_and_loaded(tmp_path):

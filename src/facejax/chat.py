@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facejax import checkpoint
+from facejax import best, checkpoint
 from facejax.config import RunConfig
 from facejax.data import media
 from facejax.faces import detect
@@ -113,7 +113,7 @@ def chat(
       **_labels(telling, sample, told),
       "segmentation": "none; photographs and clips come without class maps",
       "inputs": "pixels and landmarks" if used else "pixels",
-      "checkpoint": _checkpoint(config, stage_dir),
+      "checkpoint": _checkpoint(config, stage_dir, best.located(Path(workdir))[1]),
       **({} if answer.stopped else {"answer": f"cut after {sampling.new_tokens} tokens"}),
     },
   )
@@ -129,8 +129,9 @@ def _labels(telling: Telling, sample: Sample, told: Sample) -> dict[str, str]:
   return {"labels": f"from {source}: {said or 'none is sure enough'}"}
 
 
-def _checkpoint(config: RunConfig, stage_dir: Path) -> str:
-  steps = checkpoint.steps_in(stage_dir)
+def _checkpoint(config: RunConfig, stage_dir: Path, own: int | None) -> str:
+  """The checkpoint's name: step `own`, or the newest if None."""
+  steps = checkpoint.steps_in(stage_dir) if own is None else [own]
   if not steps:  # released or imported weights
     return f"{stage_dir}, as imported"
   stage = config.stages.get(stage_dir.name)

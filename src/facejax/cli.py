@@ -238,14 +238,16 @@ def _evaluate(args) -> int:
     raise ValueError("nothing to evaluate - expected --workdir, --suite NAMES or --compare RUN RUN")
   if args.labels:
     return importlib.import_module("facejax.knowledge.command").evaluate(args)
-  from facejax import checkpoint
+  from facejax import best, checkpoint
   from facejax.evaluate.run import evaluate, table
 
   config, params, stage_dir = checkpoint.load_run(Path(args.workdir), args.stage or None)
-  changes = []  # an evaluation of other faces has a folder of its own
+  step = best.located(Path(args.workdir) / args.stage)[1]
+  # An evaluation of STAGE/best, or of other faces, has a folder of its own.
+  changes = [] if step is None else [f"step_{step}"]
   if args.faces is not None and args.faces != config.evaluate.faces:
     config = config_io.override(config, [f"evaluate.faces={args.faces}"])
-    changes = [f"{args.faces}_faces"]
+    changes.append(f"{args.faces}_faces")
   for name in (without := _names(args.without)):
     if name not in MODALITIES:
       raise ValueError(f"--without {name}: expected {' or '.join(MODALITIES)}")

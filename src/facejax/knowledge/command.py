@@ -109,17 +109,19 @@ def add_evaluate_flags(parser) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
   """`facejax evaluate --workdir W --labels=...`: prints the table of modes.py."""
-  from facejax import checkpoint, config_io
+  from facejax import best, checkpoint, config_io
   from facejax.knowledge import modes
 
   if args.without:
     raise ValueError(f"--without {args.without} with --labels - expected one of the two")
-  config, params, folder = checkpoint.load_run(pathlib.Path(args.workdir), args.stage or None)
+  workdir = pathlib.Path(args.workdir)
+  config, params, folder = checkpoint.load_run(workdir, args.stage or None)
   if args.faces is not None:
     config = config_io.override(config, [f"evaluate.faces={args.faces}"])
-  steps = checkpoint.steps_in(folder)
+  own = best.located(workdir / args.stage)[1]  # of STAGE/best, which has results of its own
+  steps = checkpoint.steps_in(folder) if own is None else [own]
   of = f"{folder.name} at step {steps[-1]}" if steps else "as imported"
-  out = folder / f"labels-{args.labels}"
+  out = folder / "-".join(["labels", args.labels, *(f"step_{n}" for n in [own] if n is not None)])
   read = config.reads(folder.name)
   print(modes.table(modes.evaluate(config, params, args.labels, out, modalities=read, of=of)))
   print(f"results: {out}/results.json")
