@@ -115,7 +115,14 @@ def test_wrong_sources_are_named(tmp_path):
   empty = write_jsonl(tmp_path / "e.jsonl")
   torn = tmp_path / "torn.jsonl"
   torn.write_text('{"id": "a", "que\n')
+  latin = tmp_path / "latin.jsonl"
+  latin.write_bytes(b'{"id": "a", "question": "\xe9"}\n')
+  # A text may hold what Python, but not JSON, takes for the end of a line.
+  ends = tmp_path / "ends.jsonl"
+  ends.write_text(json.dumps(line(answer="One.\u2028Two."), ensure_ascii=False), encoding="utf-8")
+  assert load([Source("A", ends)], None)[0].answers == {"A": "One.\u2028Two."}
   cases = [
+    ({"A": latin}, r"latin\.jsonl, line 1: .* is no JSON \('utf-8' codec can't decode"),
     ({"A": both, "B": only}, "A and B: 1 of 2 items are in one of them only: b - expected the"),
     ({"A": only, "B": other}, "A and B, item a: truth 'happy' and 'sad' - expected the same"),
     ({"A": twice}, r"t\.jsonl, line 2: id 'a' comes twice - expected each item once"),

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.io
 from layout_folders import (
   LFWA_FILES,
   lfwa_values,
@@ -91,6 +92,10 @@ def test_lfwa_files_that_are_none(tmp_path, monkeypatch):
     options.open()
   indices.write_bytes(b"no matrix")
   with pytest.raises(ValueError, match=r"indices_train_test.mat is no .mat file .* is it LFWA's"):
+    options.open()
+  scipy.io.savemat(indices, {"indices_img_train": np.array([[1.0]])})
+  indices.write_bytes(indices.read_bytes()[:45])  # SciPy raises an IndexError
+  with pytest.raises(ValueError, match=r"indices_train_test.mat is no .mat file \(index out of"):
     options.open()
   indices.unlink()
   with pytest.raises(FileNotFoundError, match=r"no label file .*test.mat - check 'indices' of the"):

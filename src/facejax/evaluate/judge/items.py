@@ -180,18 +180,20 @@ def _jsonl(path: Path) -> dict[str, _Line]:
       f"no {path} - expected the folder of one benchmark of a run, or a JSONL file of answers"
     )
   found: dict[str, _Line] = {}
-  for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-    if not text.strip():
+  # Not splitlines(): in JSON U+2028 and its like may stand in a text.
+  for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    if not line.strip():
       continue
     where = f"{path}, line {number}"
     try:
-      record = json.loads(text)
+      record = json.loads(line)
     except ValueError as error:
-      raise ValueError(f"{where}: {text[:60]!r} is no JSON ({error}) - repair the line") from error
-    name, line = _read(record, where)
+      text = line.decode(errors="replace")[:60]
+      raise ValueError(f"{where}: {text!r} is no JSON ({error}) - repair the line") from error
+    name, read = _read(record, where)
     if name in found:
       raise ValueError(f"{where}: id {name!r} comes twice - expected each item once")
-    found[name] = line
+    found[name] = read
   return found
 
 

@@ -15,6 +15,7 @@ There is no validation split. Ours: nouns and answers, as for CelebA.
 
 import dataclasses
 import pathlib
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from facejax.records.layouts.celeba import NOUNS, described
 from facejax.records.layouts.table import Row, Table
 
 _RELEASED = "is it LFWA's?"
+# What SciPy raises for files that are cut off or changed; its MatReadError is an Exception alone.
+_DAMAGED = (ValueError, OSError, TypeError, IndexError, KeyError, NotImplementedError, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _read(source: pathlib.Path, setting: str, names: Sequence[str]) -> dict[str,
 
   try:
     found = scipy.io.loadmat(source, variable_names=names)
-  except (scipy.io.matlab.MatReadError, ValueError, OSError, TypeError) as error:
+  except (scipy.io.matlab.MatReadError, *_DAMAGED) as error:
     raise ValueError(f"{source} is no .mat file ({error}) - {_RELEASED}") from error
   _check(source, names, found)
   return {name: _texts(found[name]) for name in names}
