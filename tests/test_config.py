@@ -251,6 +251,8 @@ def test_options_of_a_config_file(tmp_path):
   assert (found.seed, found.keep) == (7, 3) and config_io.load(file).seed == 0
   with pytest.raises(ValueError, match=r"mine\.py has no option 'long': expected short"):
     config_io.load(f"{file}:long")
+  with pytest.raises(ValueError, match=r"mine\.py: names no option - expected FILE\.py:NAME"):
+    config_io.load(f"{file}:")
   file.write_text(text)
   with pytest.raises(ValueError, match=r"no option 'short': expected none, it has no OPTIONS"):
     config_io.load(f"{file}:short")

@@ -109,6 +109,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def _option(path: Path) -> tuple[Path, str]:
   """FILE.py:NAME -> the file and the name, "" without one."""
   stem, colon, option = path.name.partition(".py:")
+  if colon and not option:
+    raise ValueError(f"{path} names no option - expected FILE.py:NAME, or FILE.py for none")
   return (path.with_name(f"{stem}.py"), option) if colon else (path, "")
 
 

@@ -82,7 +82,8 @@ def known(said: Mapping[str, Any], labels: LabelSet) -> np.ndarray:
     if name in place and has is not None:
       values[place[name]] = has
   for unit, grade in _items(said, "intensities"):
-    if grade is not None and not isinstance(grade, int | float | np.number):
+    number = isinstance(grade, int | float | np.number) and not isinstance(grade, bool)
+    if grade is not None and not (number and 0 <= grade <= 5):  # nor NaN, which would be absent
       raise ValueError(f"intensity {unit} is {grade!r} - expected a grade of 0 to 5, or null")
     if unit in place and grade is not None:
       values[place[unit]] = grade >= 2
