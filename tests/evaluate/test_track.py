@@ -133,7 +133,8 @@ def config(data: Path, **changes) -> RunConfig:
 
 def test_figures_and_the_best_step(data, tmp_path, monkeypatch):
   """Kills: a later equal evaluation that wins, a best step forgotten, or kept of a future that a
-  kill undid; other settings' figures compared; an evaluation repeated at its step."""
+  kill undid, or one whose checkpoint is gone, which no later one would replace; other settings'
+  figures compared; an evaluation repeated at its step."""
   monkeypatch.setattr(track, "Answerer", Answers)
   run = config(data)
   items = track.check(run.track)[0].items
@@ -156,6 +157,10 @@ def test_figures_and_the_best_step(data, tmp_path, monkeypatch):
   lines = [json.loads(line) for line in (folder / "track.jsonl").read_text().splitlines()]
   assert [r["step"] for r in lines] == [2, 4, 6, 8] and lines[1]["facexbench.accuracy"] == 75
   assert (folder / "track/6/facexbench/predictions.jsonl").is_file()
+  assert track.Tracker(run, "stage1", folder, None, 7).best is None  # no checkpoint of 4 or 6
+  for step in (4, 7):
+    (folder / f"checkpoints/{step}").mkdir(parents=True)
+  (folder / "track.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   other = config(data, limit=3)
   assert track.Tracker(other, "stage1", folder, None, 8).best is None
   again = track.Tracker(run, "stage1", folder, None, 7)  # killed behind step 7
@@ -174,5 +179,7 @@ def test_less_is_better_for_years(data, tmp_path):
   values = ((2, None), (4, 9.0), (6, 7.5), (8, 8.0))
   record = lambda step, value: {"step": step, "asked": asked, "utkface.age_mae_answered": value}
   (tmp_path / "track.jsonl").write_text("".join(json.dumps(record(*v)) + "\n" for v in values))
+  (tmp_path / "checkpoints/6").mkdir(parents=True)
+  (tmp_path / "checkpoints/8").mkdir()
   again = track.Tracker(dataclasses.replace(run, track=wanted), "stage1", tmp_path, None, 8)
   assert again.best == 6

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from facejax import best as checkpoints
 from facejax import logs
 from facejax.config import RunConfig, TrackConfig
 from facejax.config_checks import one_of
@@ -87,7 +88,8 @@ class Tracker:
   """The evaluations of one stage.
 
   Attributes:
-    best: step of the best evaluation so far by track.best; None before the first, or without.
+    best: step of the best evaluation so far by track.best, of those whose checkpoint is not gone;
+      None before the first, or without.
   """
 
   def __init__(self, config: RunConfig, stage: str, folder: Path, mesh: Mesh, start: int):
@@ -105,6 +107,9 @@ class Tracker:
     if jax.process_index() == 0:
       logs.rewind(self._path, start)
     self._records = logs.read_until(self._path, start)
+    # A run that now asks for another best has removed most checkpoints that would be it.
+    kept = lambda step: (folder / checkpoints.FOLDER / str(step)).is_dir()
+    self._gone = {r["step"] for r in self._records if not kept(r["step"])}
 
   def _digest(self) -> str:
     """Of all that figures depend on, but for the parameters."""
@@ -118,7 +123,8 @@ class Tracker:
   def best(self) -> int | None:
     """See the class."""
     name = self._config.best
-    comparable = [r for r in self._records if r["asked"] == self._asked and _is_number(r, name)]
+    there = [r for r in self._records if r["step"] not in self._gone]
+    comparable = [r for r in there if r["asked"] == self._asked and _is_number(r, name)]
     sign = -1 if name.partition(".")[2] in LESS_IS_BETTER else 1
     return max(comparable, key=lambda r: (sign * r[name], -r["step"]), default={"step": None})[
       "step"
