@@ -236,6 +236,7 @@ def _evaluate(args) -> int:
     return importlib.import_module("facejax.evaluate.command").run(args)
   if not args.workdir:
     raise ValueError("nothing to evaluate - expected --workdir, --suite NAMES or --compare RUN RUN")
+  importlib.import_module("facejax.evaluate.command").refuse_without_suite(args)
   if args.labels:
     return importlib.import_module("facejax.knowledge.command").evaluate(args)
   from facejax import best, checkpoint

@@ -95,6 +95,7 @@ def test_index_from_the_command_line(tmp_path, capsys):
   ("argv", "words"),
   [
     ([], "nothing to evaluate - expected --workdir, --suite NAMES or --compare"),
+    (["--workdir", "W", "--tiles", "2", "--allow-missing"], "--tiles, --allow-missing without --s"),
     (["--suite", "rafd", "--data", "D"], "--suite is 'rafd', expected one of facexbench"),
     (["--suite", "utkface"], "no folder for utkface - give --data utkface=FOLDER"),
     (["--suite", "utkface", "--data", "D"], "expected UTKFace's pictures"),

@@ -164,6 +164,8 @@ def test_flags(tmp_path):
   [
     (("--labels-raw",), "--labels-raw without --labels - expected --labels=head or answers"),
     (("--labels-rules=celeba40",), "--labels-rules without --labels"),
+    (("--labels-order=table",), "--labels-order without --labels"),
+    (("--labels-threshold=0.3",), "--labels-threshold without --labels"),
     (("--labels=head", "--labels-counts=x"), "--labels-counts=x with --labels=head"),
     (("--labels=answers", "--labels-counts=none.npz"), "--labels-counts=none.npz: no such file"),
     (("--labels=head", "--labels-threshold=1.5"), "threshold=1.5"),

@@ -73,6 +73,21 @@ def _run_flags(g) -> None:
   )
 
 
+# Flags of a suite, of which those given have a value that is true.
+_OF_SUITES = (
+  *("checkpoint", "data", "set", "write_index", "crops", "out", "limit", "new_tokens", "rows"),
+  *("temperature", "tiles", "template", "mesh", "allow_missing", "overwrite"),
+)
+
+
+def refuse_without_suite(args: argparse.Namespace) -> None:
+  """Raises ValueError for a flag that an evaluation of drawn faces would not read."""
+  if given := [f"--{name.replace('_', '-')}" for name in _OF_SUITES if getattr(args, name)]:
+    raise ValueError(
+      f"{', '.join(given)} without --suite - expected --suite NAMES, or no such flag"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
   """Evaluates the suite, prints its tables; or compares two runs."""
   if args.compare:

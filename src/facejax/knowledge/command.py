@@ -11,6 +11,8 @@ from facejax.knowledge.cooccurrence import REWEIGHTS
 if TYPE_CHECKING:
   from facejax.knowledge.telling import Telling
 
+_ORDER, _THRESHOLD = "score", 0.7  # what facejax chat --labels does if it is not told
+
 
 def add(subparsers) -> None:
   """Adds the action to `facejax data`."""
@@ -54,12 +56,15 @@ def add_chat_flags(parser) -> None:
   )
   parser.add_argument(
     "--labels-order",
-    default="score",
+    default=_ORDER,
     choices=("score", "table"),
     help="the surest first, or as in the rule file; default: %(default)s",
   )
   parser.add_argument(
-    "--labels-threshold", type=float, default=0.7, help="least score said; default: %(default)s"
+    "--labels-threshold",
+    type=float,
+    default=_THRESHOLD,
+    help="least score said; default: %(default)s",
   )
   parser.add_argument(
     "--labels-rules", default="", help="answers: a rule file; default: that of the label head"
@@ -80,6 +85,8 @@ def telling(args: argparse.Namespace) -> Telling:
 
   if not args.labels:
     given = [n for n in ("rules", "counts", "raw") if getattr(args, f"labels_{n}")]
+    given += ["order"] if args.labels_order != _ORDER else []
+    given += ["threshold"] if args.labels_threshold != _THRESHOLD else []
     if given:
       raise ValueError(f"--labels-{given[0]} without --labels - expected --labels=head or answers")
     return Telling()
