@@ -183,6 +183,10 @@ def test_bad_csv(expected, tmp_path):
     ({"intensities": {"AU1": True}}, "AU1 is True - expected a grade"),
     ({"age": [31]}, r"age is \[31\] - expected years"),
     ({"age": -1}, "age is -1"),
+    ({"age": True}, "age is True"),
+    ({"age": float("inf")}, "age is inf"),
+    ({"attributes": 0}, "attributes are 0 - expected an object"),
+    (["Smiling"], r"labels are \['Smiling'\] - expected an object"),
     ({"expression": 3}, "expression is 3 - expected a word"),
   ],
 )

@@ -74,6 +74,8 @@ def known(said: Mapping[str, Any], labels: LabelSet) -> np.ndarray:
 
   null says nothing. Raises ValueError for a value of another kind, naming it.
   """
+  if not isinstance(said, Mapping):
+    raise ValueError(f"labels are {said!r:.80} - expected an object of names and values")
   values = np.full(len(labels), UNKNOWN, np.int8)
   place = {label: i for i, label in enumerate(labels.labels)}
   for name, has in _items(said, "attributes"):
@@ -82,8 +84,7 @@ def known(said: Mapping[str, Any], labels: LabelSet) -> np.ndarray:
     if name in place and has is not None:
       values[place[name]] = has
   for unit, grade in _items(said, "intensities"):
-    number = isinstance(grade, int | float | np.number) and not isinstance(grade, bool)
-    if grade is not None and not (number and 0 <= grade <= 5):  # nor NaN, which would be absent
+    if grade is not None and not (_is_number(grade) and grade <= 5):
       raise ValueError(f"intensity {unit} is {grade!r} - expected a grade of 0 to 5, or null")
     if unit in place and grade is not None:
       values[place[unit]] = grade >= 2
@@ -97,10 +98,18 @@ def known(said: Mapping[str, Any], labels: LabelSet) -> np.ndarray:
 
 
 def _items(said: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
-  found = said.get(key) or {}
+  found = said.get(key)
+  if found is None:
+    return ()
   if not isinstance(found, Mapping):
     raise ValueError(f"{key} are {found!r:.80} - expected an object of names and values")
   return found.items()
+
+
+def _is_number(value: Any) -> bool:
+  """Of a kind that is counted, from 0 on; NaN is none, which comparisons would call absent."""
+  kind = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+  return kind and 0 <= value < np.inf
 
 
 def _choose(values: np.ndarray, labels: LabelSet, options: tuple[str, ...]) -> None:
@@ -115,7 +124,7 @@ def age_bin(age: int | str) -> str:
   """Years, or FairFace's name of a bin -> the label of the bin: 26 or "20-29" -> "Age_20-29"."""
   if isinstance(age, str):
     return "Age_70+" if age == "more than 70" else f"Age_{age}"
-  if not isinstance(age, int | float | np.number) or not age >= 0:
+  if not _is_number(age):
     raise ValueError(f"age is {age!r} - expected years, or the name of a bin")
   ends = [int(name.split("-")[1]) for name in fairface.AGES[:-1]]
   return next(
