@@ -74,6 +74,7 @@ def test_a_sample_whose_labels_are_wrong_is_refused_by_name(monkeypatch):
     return dataclasses.replace(sample, labels={"age": "x", "race": 5} if sample.id == wrong else {})
 
   monkeypatch.setattr(type(source), "__getitem__", damaged)
+  monkeypatch.setattr(type(source), "labels", lambda self, index: self[index].labels)
   _, refused = pipeline.batch(0)
   assert {r.id for r in refused} == {wrong}
   assert f"sample '{wrong}': race is 5 - expected a word or null - correct" in refused[0].reason

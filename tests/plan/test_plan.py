@@ -226,6 +226,7 @@ def test_options_go_to_the_devices_of_the_mesh(v5e):
   # Kills: a chip's options that nobody reads.
   assert chips.compiler_options(compiled.make_mesh(MeshConfig(1, -1), v5e.devices)) == {
     "xla_tpu_scoped_vmem_limit_kib": "98304",
+    "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
     "xla_tpu_prefer_async_allgather_to_allreduce": "true",
   }
 
