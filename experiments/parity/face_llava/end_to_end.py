@@ -121,7 +121,8 @@ def _hidden_states(model: Model, batch: Batch, x: jax.Array) -> list[jax.Array]:
   for layer in range(config.layers - 1):
     own = jax.tree.map(operator.itemgetter(layer), params["blocks"])
     block: Any = jax.jit(Block(config).apply)
-    states.append(block({"params": own}, states[-1], None, table, ids, 0)[0])
+    (x_next, _), _ = block({"params": own}, (states[-1], None), None, table, ids, 0)
+    states.append(x_next)
   decoder: Any = jax.jit(Decoder(config).apply)
   return [*states, decoder({"params": params}, x, jnp.asarray(batch.positions), ids)[0]]
 
