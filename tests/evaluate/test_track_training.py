@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))
-import test_track
+import test_track_settings
 import tiny_run
 
 from facejax import best, checkpoint, cli, stages, train
@@ -22,7 +22,7 @@ from facejax.data.pipeline import Pipeline
 from facejax.evaluate import track
 
 pytestmark = pytest.mark.slow
-data = test_track.data
+data = test_track_settings.data
 
 
 SCORES = {2: 10.0, 4: 30.0, 6: 30.0, 7: 20.0}  # a model that has learnt nothing scores the same
@@ -42,7 +42,7 @@ def scores(monkeypatch):
 
 def config(root: Path) -> RunConfig:
   """Seven steps, evaluated at 2, 4, 6 and 7, saved at 5 and 7; one stays besides the best."""
-  run = test_track.config(root, new_tokens=4, limit=6)
+  run = test_track_settings.config(root, new_tokens=4, limit=6)
   stage = dataclasses.replace(
     stages.base(7, 16), optim=OptimConfig(3e-3, schedule="constant", warmup=0)
   )
