@@ -10,10 +10,15 @@ Faults follow from seed, key and how often the key was seen, not from the clock.
 import argparse
 import asyncio
 import collections
+import contextlib
 import hashlib
 import json
 import random
 import re
+import subprocess
+import sys
+import threading
+import urllib.request
 from typing import Any
 
 # Before the answer is made: not billed. 0 is a request without a fault.
@@ -156,6 +161,37 @@ class FakeEndpoint:
     self.bodies[hashlib.sha256(body).hexdigest()].add(name)
     self.bills[name] = completion(request, name, self.reply(request, name), bad)
     return self.bills[name]
+
+
+@contextlib.contextmanager
+def in_thread(endpoint: FakeEndpoint):
+  """The endpoint in a thread of this process; gives its address."""
+  loop = asyncio.new_event_loop()
+  thread = threading.Thread(target=loop.run_forever)
+  thread.start()
+  try:
+    yield asyncio.run_coroutine_threadsafe(endpoint.start(), loop).result(10)
+  finally:
+    asyncio.run_coroutine_threadsafe(endpoint.stop(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+
+
+@contextlib.contextmanager
+def in_process(*script: str):
+  """A Python script that prints its address and serves, in a process of its own; the address."""
+  with subprocess.Popen([sys.executable, *script], stdout=subprocess.PIPE, text=True) as process:
+    assert process.stdout
+    try:
+      yield process.stdout.readline().strip()
+    finally:
+      process.kill()
+
+
+def bills(url: str) -> dict[str, Any]:
+  """What the endpoint at an address has billed."""
+  with urllib.request.urlopen(url.removesuffix("/v1") + "/bills") as response:
+    return json.load(response)
 
 
 def mark(request: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ fail, and the run is killed with SIGKILL at random moments. Exit status 1 if a c
 
 import argparse
 import collections
-import contextlib
 import datetime
 import json
 import math
@@ -21,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 import numpy as np
 from PIL import Image
@@ -29,7 +27,7 @@ from PIL import Image
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from fake_endpoint import mark  # noqa: E402
+from fake_endpoint import bills, in_process, mark  # noqa: E402
 
 from facejax.annotate import fairface, pictures  # noqa: E402
 
@@ -49,23 +47,13 @@ def write_items(folder: pathlib.Path, count: int) -> None:
   (folder / "labels.csv").write_text("\n".join(lines) + "\n")
 
 
-@contextlib.contextmanager
 def serving(args: argparse.Namespace, honours: bool):
   """The endpoint in a process of its own; gives its address."""
-  command = [sys.executable, str(HERE / "fake_endpoint.py"), "--port", "0"]
-  command += ["--faults", str(args.faults), "--seed", str(args.seed)]
-  command += ["--bad-answers", str(args.bad_answers)]
-  command += [] if honours else ["--bills-every-request"]
-  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-    try:
-      yield process.stdout.readline().strip()
-    finally:
-      process.kill()
-
-
-def bills(url: str) -> dict:
-  with urllib.request.urlopen(url.removesuffix("/v1") + "/bills") as response:
-    return json.load(response)
+  flags = ["--port", "0", "--faults", str(args.faults), "--seed", str(args.seed)]
+  flags += ["--bad-answers", str(args.bad_answers)]
+  return in_process(
+    str(HERE / "fake_endpoint.py"), *flags, *([] if honours else ["--bills-every-request"])
+  )
 
 
 def annotate(folder: pathlib.Path, url: str, honours: bool) -> subprocess.Popen:

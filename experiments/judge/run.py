@@ -8,7 +8,6 @@ again, and runs into its cap. Exit status 1 if a check fails.
 """
 
 import argparse
-import contextlib
 import datetime
 import json
 import math
@@ -20,12 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 import numpy as np
 from PIL import Image
 
 HERE = pathlib.Path(__file__).parent
+sys.path.append(str(HERE.parent / "annotate"))
+
+from fake_endpoint import bills, in_process  # noqa: E402
+
 PRICE = (2.5, 10.0)  # a million tokens
 NOISE = 0.9  # of a rating
 NOISES = (0.3, 0.6, 1.2)  # of judges that favour no place
@@ -62,21 +64,10 @@ def write_answers(folder: pathlib.Path, count: int, seed: int) -> dict[str, np.n
   return found
 
 
-@contextlib.contextmanager
 def serving(noise: float, favour: tuple[float, ...], faults: float, bad: float, seed: int):
   """The simulated judge in a process of its own; gives its address."""
   settings = {"noise": noise, "favour": favour, "faults": faults, "bad": bad, "seed": seed}
-  command = [sys.executable, str(HERE / "serve.py"), json.dumps(settings)]
-  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-    try:
-      yield process.stdout.readline().strip()
-    finally:
-      process.kill()
-
-
-def bills(url: str) -> dict:
-  with urllib.request.urlopen(url.removesuffix("/v1") + "/bills") as response:
-    return json.load(response)
+  return in_process(str(HERE / "serve.py"), json.dumps(settings))
 
 
 def cost(paid: dict) -> float:

@@ -1,37 +1,20 @@
 """`facejax annotate` as a person uses it, down to the kill."""
 
-import asyncio
-import contextlib
 import importlib.util
 import json
 import pathlib
 import re
 import subprocess
 import sys
-import threading
 from types import SimpleNamespace
 
 import pytest
-from fake_endpoint import FakeEndpoint
+from fake_endpoint import FakeEndpoint, in_thread
 from workplace import write_picture
 
 from facejax import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@contextlib.contextmanager
-def serving(endpoint: FakeEndpoint):
-  """The endpoint in a thread; gives its address."""
-  loop = asyncio.new_event_loop()
-  thread = threading.Thread(target=loop.run_forever)
-  thread.start()
-  try:
-    yield asyncio.run_coroutine_threadsafe(endpoint.start(), loop).result(10)
-  finally:
-    asyncio.run_coroutine_threadsafe(endpoint.stop(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
 
 
 def fairface(place, url, *flags) -> list[str]:
@@ -46,7 +29,7 @@ def test_a_run(place, capsys, monkeypatch):
   place.items(2)
   flags = ["--key-env=FACE_KEY", "--price=3,12", "--currency=EUR", "--assistant=assistant"]
   endpoint = FakeEndpoint()
-  with serving(endpoint) as url:
+  with in_thread(endpoint) as url:
     assert cli.main(fairface(place, url, *flags, "--limit=1", "--max-requests=3")) == 1
     said = capsys.readouterr()
     assert "8 units: 3 kept, 5 pending; 3 requests" in said.out and "EUR" in said.out
@@ -79,7 +62,7 @@ def test_a_rated_run(place):
   writer, rater = FakeEndpoint(), FakeEndpoint()
   argv = ["annotate", "faceinstruct", f"--items={items}", f"--media={place.path}"]
   argv += [f"--out={place.out}", "--model=w", "--key-env=", "--rater-model=r", "--price=1,1"]
-  with serving(writer) as one, serving(rater) as two:
+  with in_thread(writer) as one, in_thread(rater) as two:
     argv += [f"--base-url={one}", f"--rater-base-url={two}", "--rater-price=1000,1000"]
     assert cli.main([*argv, "--threshold=10.5"]) == 0
     assert json.loads((place.out / "report.json").read_text())["reasons"] == {"low_rating": 1}

@@ -1,15 +1,12 @@
 """`facejax judge` as a person uses it."""
 
-import asyncio
-import contextlib
 import importlib.util
 import json
 import re
-import threading
 from pathlib import Path
 
 import pytest
-from fake_endpoint import FakeEndpoint
+from fake_endpoint import in_thread
 from judged_folder import JudgedFolder
 from simulated_judge import SimulatedJudge
 from test_judge_items import write_run
@@ -17,20 +14,6 @@ from test_judge_items import write_run
 from facejax import cli
 
 ROOT = Path(__file__).parents[2]
-
-
-@contextlib.contextmanager
-def serving(endpoint: FakeEndpoint):
-  """The endpoint in a thread; gives its address."""
-  loop = asyncio.new_event_loop()
-  thread = threading.Thread(target=loop.run_forever)
-  thread.start()
-  try:
-    yield asyncio.run_coroutine_threadsafe(endpoint.start(), loop).result(10)
-  finally:
-    asyncio.run_coroutine_threadsafe(endpoint.stop(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
 
 
 def judge(folder, url, *flags) -> list[str]:
@@ -45,7 +28,7 @@ def test_a_run(tmp_path, capsys):
   folder = JudgedFolder(tmp_path, {"a": [5.0, 6.0, 7.0], "b": [7.0, 7.5, 8.0]})
   endpoint = folder.endpoint
   flags = ["--price=3,12", "--repeats=3", "--bootstrap=30", "--seed=2", "--frames=5"]
-  with serving(endpoint) as url:
+  with in_thread(endpoint) as url:
     assert cli.main(judge(folder, url, *flags, "--max-requests=4", "--idempotent")) == 1
     said = capsys.readouterr()
     assert "9 units are left" not in said.err and "5 units are left (budget: 4 requests" in said.err
@@ -88,7 +71,7 @@ def test_stored_runs_of_two_benchmarks(tmp_path, capsys):
       write_run(path, {"x": f"quality {quality + more:.2f}"}, header=header)
       argv.append(f"{system}={path}")
   folder.endpoint.reply = SimulatedJudge()
-  with serving(folder.endpoint) as url:
+  with in_thread(folder.endpoint) as url:
     assert cli.main([*argv, f"--base-url={url}", "--key-env=", "--model=fake"]) == 0
   told = (folder.out / "results.md").read_text()
   assert "## rafdb" in told and "| b | 1 of 1 | 7.00 [" in told.partition("## morph")[2]
