@@ -103,7 +103,7 @@ def evaluate(benchmark: Benchmark, model: Model, out: Path, terms: Terms = Terms
     ValueError: another run's folder.
   """
   benchmark = ready(benchmark, out, terms)
-  header = settings(benchmark, model, terms)
+  header = settings(benchmark, model.config, model.stage, terms) | {"checkpoint": model.digest}
   form = row_format(model.config.model, model.config.data)
   with Predictions(out, header, overwrite=terms.overwrite) as predictions:
     items = {item.id: item for item in benchmark.items}
@@ -129,9 +129,8 @@ def evaluate(benchmark: Benchmark, model: Model, out: Path, terms: Terms = Terms
   return results
 
 
-def settings(benchmark: Benchmark, model: Model, terms: Terms) -> dict[str, Any]:
-  """What answers depend on, as JSON values; the header of predictions.jsonl."""
-  config = model.config
+def settings(benchmark: Benchmark, config: RunConfig, stage: str, terms: Terms) -> dict[str, Any]:
+  """What answers depend on beside the parameters, as JSON values of predictions.jsonl's header."""
   return {
     "benchmark": benchmark.name,
     "items": len(benchmark.items),
@@ -141,10 +140,9 @@ def settings(benchmark: Benchmark, model: Model, terms: Terms) -> dict[str, Any]
     "cluster": benchmark.cluster,
     "parser": benchmark.parser,
     **{f"benchmark.{name}": value for name, value in benchmark.settings.items()},
-    "checkpoint": model.digest,
     "template": config.data.template,
     "tokenizer": config.data.tokenizer,
-    "modalities": list(config.reads(model.stage)),
+    "modalities": list(config.reads(stage)),
     "tiling": {
       "image_size": config.model.image.image_size,
       "resize": config.data.resize,

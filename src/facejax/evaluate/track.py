@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +113,7 @@ class Tracker:
 
   def _digest(self) -> str:
     """Of all that figures depend on, but for the parameters."""
-    told = [
-      suite.settings(b, suite.Model(self._run, _Nobody(), "", "", self._stage), self._terms)
-      for b in self._benchmarks
-    ]
+    told = [suite.settings(b, self._run, self._stage, self._terms) for b in self._benchmarks]
     return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:12]
 
   @property
@@ -156,14 +153,6 @@ class Tracker:
     self._records.append({"step": step, "asked": self._asked, **figures, "seconds": seconds})
     logs.append(self._path, self._records[-1])
     return {name: value for name, value in figures.items() if value is not None}
-
-
-class _Nobody:
-  """Stands where a model is only described."""
-
-  def answer(self, samples: Sequence, sampling: Any, seed: int = 0) -> Sequence:
-    """Never asked."""
-    raise NotImplementedError
 
 
 def _figures(name: str, results: Mapping[str, Any]) -> dict[str, float | None]:
