@@ -90,7 +90,7 @@ ROWS: list[Row] = [
     "lora",
     "v5p:8x8x4",
     1,
-    mesh="data=2,fsdp=128",  # its vision encoder is 25 x 128 wide
+    mesh="data=4,fsdp=64",  # its vision encoder is 25 x 128 wide; 64 is a layer of the torus
     changes=(
       "stages.lora.accumulate=1",
       "stages.lora.lora=None",

@@ -218,8 +218,10 @@ def batch_sharding(mesh: Mesh, rules: AxisRules = AxisRules()) -> NamedSharding:
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh over `devices` (all of them by default) with the axes of MESH_AXES.
 
-  Devices of several slices are laid out so that only "data" crosses from one to another. Raises
-  ValueError if the axes do not multiply to the number of devices, or "data" to that of slices.
+  Devices of several slices are laid out so that only "data" crosses from one to another. An axis
+  that is no product of the torus' own (128 of 8x8x4) takes a part of one, as a line where the whole
+  would be a ring. Raises ValueError if the axes do not multiply to the number of devices, or "data"
+  to that of slices.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = [getattr(config, name) for name in MESH_AXES]
@@ -238,8 +240,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
       f"make data a multiple of {slices}, so that only copies of the model talk between slices"
     )
   auto = (AxisType.Auto,) * len(MESH_AXES)  # Explicit, the default, would make constrain() raise
-  if slices == 1:
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
   inner = (sizes[0] // slices, *sizes[1:])
-  grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1, 1), devices)
+  # jax.make_mesh splits axes of a v5e alone, and refuses to elsewhere.
+  split = {"allow_split_physical_axes": True}
+  if slices == 1:
+    grid = mesh_utils.create_device_mesh(inner, devices, **split)
+  else:
+    grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1, 1), devices, **split)
   return Mesh(grid, MESH_AXES, axis_types=auto)

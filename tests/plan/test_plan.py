@@ -185,6 +185,15 @@ def test_a_shape_that_the_compiler_refuses_names_known_ones(v5e):
     topology.describe("v5e:2x2", 0)
 
 
+def test_an_axis_may_take_a_part_of_the_torus():
+  # Kills: a mesh that JAX refuses on all but v5e, for want of an axis of 8 chips; a split that
+  # spreads a tensor's two parts over chips that are no neighbours.
+  mesh = compiled.make_mesh(MeshConfig(1, 8, 1, 2), topology.describe("v6e:4x4").devices)
+  pairs = mesh.devices.reshape(8, 2)
+  apart = [sum(abs(a - b) for a, b in zip(x.coords, y.coords, strict=True)) for x, y in pairs]
+  assert apart == [1] * 8
+
+
 @pytest.mark.parametrize(
   "name, package", [("v5e:2x2", r"facejax\[plan\]"), ("h200:8", "jax-cuda12-plugin==")]
 )
