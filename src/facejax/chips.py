@@ -35,7 +35,8 @@ def _vmem(mib: int) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-  """Share of the peak that splash attention's kernels reach on the tiles that they compute.
+  """Share of the peak that splash attention's kernels reach on the tiles that they compute, all of
+  a device's cores at work.
 
   From the kernels' static schedules (head width 128), so a lower bound of their time.
   """
@@ -59,6 +60,7 @@ class Chip:
   torus: int  # axes of the network of chips; 0: each reaches each at `link`
   ring: int = 1  # an axis of the torus closes to a ring if its chips are a multiple of this
   devices: int = 1  # JAX devices of a chip, which share its links
+  cores: int = 1  # that work on one program; a backward kernel is split by models/kernels.py alone
   clock: float | None = None  # Hz; None: the compiler estimates no cycles
   kernels: tuple[tuple[int, Kernels], ...] | None = None  # by positions of a tile; None: not known
   options: tuple[tuple[str, str], ...] = ()  # of the compiler
@@ -81,7 +83,8 @@ CHIPS = (
     torus=3,
     ring=4,
     clock=1.05e9,
-    kernels=((512, Kernels(0.51, 0.36, 0.37)),),  # v5p's: two cores of the same width
+    cores=2,
+    kernels=((512, Kernels(0.50, 0.71, 0.73)),),  # v5p's: two cores of the same width
     options=(_WHOLE_PRODUCTS,),
   ),
   Chip(
@@ -112,8 +115,8 @@ CHIPS = (
     torus=3,
     ring=4,
     clock=1.75e9,
-    # Both backward kernels run on one of the two cores.
-    kernels=((512, Kernels(0.51, 0.36, 0.37)),),
+    cores=2,
+    kernels=((512, Kernels(0.50, 0.71, 0.73)),),
     # SparseCores carry the collectives beside the products: without them all are synchronous. The
     # last one keeps gathers from becoming sums of zero-padded buffers.
     options=(

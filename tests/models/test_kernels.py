@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from facejax.config import MeshConfig
 from facejax.models import kernels
 from facejax.models.blocks import attend_blocks
 from facejax.models.kernels import attend_segments, kernel_for, splash_attention
+from facejax.plan import topology
 from facejax.sharding import AxisRules, make_mesh
 
 
@@ -23,11 +25,14 @@ def rows(B, L, N, K, H):
   return *x, jnp.asarray(np.where(ids > 3, 0, ids), jnp.int32)
 
 
-@pytest.mark.parametrize(("L", "H", "scattered"), [(37, 16, 0), (420, 128, 0), (420, 16, 1)])
-def test_splash_is_the_plain_attention(L, H, scattered, monkeypatch):
+@pytest.mark.parametrize(
+  ("L", "H", "scattered", "cores"),
+  [(37, 16, 0, 1), (420, 128, 0, 1), (420, 16, 1, 1), (37, 8, 0, 2)],
+)
+def test_splash_is_the_plain_attention(L, H, scattered, cores, monkeypatch):
   """Kills: padding seen by a query, heads or rows padded with numbers, a scale left out, heads of
-  a group mixed up, padding that is not 0, a tile left out that a segment reaches or another row's;
-  each in the gradients too."""
+  a group mixed up (also where two cores share them), padding that is not 0, a tile left out that a
+  segment reaches or another row's; each in the gradients too."""
   monkeypatch.setattr(kernels, "_TILE", 128)
   q, k, v, ids = rows(2, L, 4, 2, H)
   if scattered:  # a segment of one position a row, and one that comes back behind others
@@ -38,11 +43,40 @@ def test_splash_is_the_plain_attention(L, H, scattered, monkeypatch):
     out, pull = jax.vjp(lambda q, k, v: attention(q, k, v, ids), q, k, v)
     return out, pull(slope)
 
-  got = both(functools.partial(splash_attention, interpret=True))
+  got = both(functools.partial(splash_attention, cores=cores, interpret=True))
   want = both(functools.partial(attend_segments, kernel="xla", rules=AxisRules()))
   padding = np.asarray(ids) == 0
   assert (np.asarray(want[0]).swapaxes(1, 2)[padding] == 0).all() and padding.any()
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5), got, want)
+
+
+@pytest.mark.parametrize(
+  ("name", "heads", "split"), [("v5p:2x2x1", 4, 2), ("v5p:2x2x1", 3, 1), ("v5e:2x2", 4, 1)]
+)
+def test_both_cores_of_a_chip_share_the_heads(name, heads, split):
+  """Kills: backward kernels on one of a v5p's two cores; heads that two do not divide cut in two;
+  a grid with an axis more (2 to 4 % of the kernel) on chips of one core."""
+  x = jax.ShapeDtypeStruct((4, heads, 256, 128), jnp.bfloat16)
+  ids = jax.ShapeDtypeStruct((4, 256), jnp.int32)
+  attention = functools.partial(attend_segments, kernel="splash", rules=AxisRules())
+  loss = lambda q, k, v, ids: attention(q, k, v, ids).astype(jnp.float32).sum()
+  with jax.set_mesh(make_mesh(MeshConfig(data=1, fsdp=-1), topology.describe(name).devices)):
+    program = jax.make_jaxpr(jax.grad(loss, (0, 1, 2)))(x, x, x, ids)
+  grids = [call.params["grid_mapping"] for call in equations(program.jaxpr, "pallas_call")]
+  assert len(grids) == 3  # forward, by keys and values, by queries
+  for grid in grids:
+    cut = [grid.grid[axis] for axis in grid.vmapped_dims]
+    assert cut == ([split] if split > 1 else [])
+
+
+def equations(jaxpr, name):
+  """Those of a primitive, in all jaxprs within."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == name:
+      yield equation
+      continue
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from equations(inner, name)
 
 
 def test_splash_leaves_out_tiles(monkeypatch):

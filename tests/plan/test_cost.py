@@ -82,6 +82,16 @@ def test_splash_kernels_count_the_tiles_on_and_below_the_diagonal():
     assert kernel.seconds == pytest.approx(kernel.flops / (V5E.peak * share))
 
 
+def test_a_backward_kernel_that_is_not_split_has_one_core():
+  # Kills: two cores counted for a grid that has no axis for them; the forward kernel halved too.
+  v5p = next(chip for chip in chips.CHIPS if chip.name == "v5p")
+  split = cost.measure(hlo.parse(SPLASH), v5p).kernels
+  whole = cost.measure(hlo.parse(SPLASH.replace("[2,5,1536", "[10,1536")), v5p).kernels
+  for name, kernel in split.items():
+    assert whole[name].flops == kernel.flops
+    assert whole[name].seconds == pytest.approx(kernel.seconds * (1 if "_fwd_" in name else 2))
+
+
 def test_a_grid_made_at_run_time_skips_what_no_sample_joins():
   # Kills: tiles skipped at run time counted, or skipped where the grid is fixed.
   joined = lambda tile: {512: 0.5, 256: 0.25}[tile]

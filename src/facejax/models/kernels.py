@@ -5,6 +5,7 @@ scores in memory), "cudnn" on GPU, "blocks" on CPU (tiles that the mask hides ar
 time). All give the numbers of attention.attend under causal_mask.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -70,23 +71,32 @@ _TILE = 512  # positions; 1024 are faster on v6e alone, and waste more above the
 _LANES = 128  # a TPU's vector is so wide
 
 
-def splash_attention(q, k, v, segment_ids, interpret: bool = False) -> jax.Array:
+def splash_attention(q, k, v, segment_ids, cores: int = 1, interpret: bool = False) -> jax.Array:
   """The Pallas kernel on what one device holds. Rows are padded to whole tiles, heads to 128.
 
   Tiles that no segment joins are left out, at run time: of a row of 4096, a clip of 2118 and six
   pictures of 311, 24 are computed of the 36 that the diagonal leaves.
+
+  The library's backward kernels stay on one core of a device that has two. The axis that vmap adds
+  to their grid may be split, so each core gets a part of the heads.
   """
   N, L, H = q.shape[1:]
+  cores = math.gcd(cores, k.shape[1])
   tile = min(_TILE, _LANES * math.ceil(L / _LANES))
   more = -L % tile
   whole = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, -H % _LANES)))
-  causal = _causal_kernel(N, L + more, tile, interpret)
+  causal = _causal_kernel(N // cores, L + more, tile, interpret)
   q = q * jnp.asarray(H**-0.5, q.dtype)
 
   def one(row):
     q, k, v, ids = row
-    attention = _within_segments(causal, ids, tile)
-    return attention(q, k, v, segment_ids=splash_kernel.SegmentIds(ids, ids))
+    attention = functools.partial(
+      _within_segments(causal, ids, tile), segment_ids=splash_kernel.SegmentIds(ids, ids)
+    )
+    if cores == 1:
+      return attention(q, k, v)
+    by_core = (x.reshape(cores, -1, *x.shape[1:]) for x in (q, k, v))
+    return jax.vmap(attention)(*by_core).reshape(q.shape)
 
   rows = whole(q), whole(k), whole(v), jnp.pad(segment_ids, ((0, 0), (0, more)))
   # Each row has tiles of its own, so rows go one after another. A loop over the one that a chip of
@@ -144,7 +154,11 @@ def _within_segments(causal, segment_ids: jax.Array, tile: int):
 
 
 def _splash(q, k, v, segment_ids, rules):
-  return _on_each_device(splash_attention, q, k, v, segment_ids, rules)
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  cores = (device and device.num_cores) or 1  # 2 on v4 and v5p
+  return _on_each_device(
+    functools.partial(splash_attention, cores=cores), q, k, v, segment_ids, rules
+  )
 
 
 _PAIRS = 512  # positions of a row up to which all pairs at once cost a CPU less than tiles

@@ -61,10 +61,13 @@ def measure(call: Instruction, chip: Chip, joined: Joined) -> Kernel | None:
       tiles = _splash_tiles(call, suffix)
       if tiles is None or chip.kernels is None:
         break
-      flops, block = products * tiles[0], tiles[1]
+      flops, block = products * tiles.flops, tiles.block
       if re.search(r"operand_layout_constraints=\{s32\[", call.attributes):
         flops *= joined(block)
-      return Kernel(name, flops, getattr(_at(chip, block), field), True)
+      share = getattr(_at(chip, block), field)
+      if field != "forward" and not tiles.split:
+        share /= chip.cores
+      return Kernel(name, flops, share, True)
   if "fmha" in kind:
     return Kernel(kind, _cudnn_flops(call, kind), _CUDNN, True)
   return Kernel(name if kind == "tpu_custom_call" else kind, 0.0, 1.0, False)
@@ -79,8 +82,15 @@ def _at(chip: Chip, block: int) -> Kernels:
   return min(chip.kernels, key=lambda entry: abs(entry[0] - block))[1]
 
 
-def _splash_tiles(call: Instruction, suffix: str) -> tuple[float, int] | None:
-  """FLOPs of one product over all tiles that are computed, and positions of a tile."""
+class _Tiles(NamedTuple):
+  """What a splash kernel's grid computes."""
+
+  flops: float  # of one product over all tiles
+  block: int  # positions of a tile
+  split: bool  # whether the grid has an axis of cores
+
+
+def _splash_tiles(call: Instruction, suffix: str) -> _Tiles | None:
   operands = re.search(r"operand_layout_constraints=\{(.*?)\}(?:,|$| )", call.attributes + " ")
   arrays = [
     shape
@@ -93,7 +103,7 @@ def _splash_tiles(call: Instruction, suffix: str) -> tuple[float, int] | None:
   *lead, length, width = arrays[0]
   q, kv = (int(size.group(1)) for size in sizes if size)
   tiles = sum(math.ceil(min((i + 1) * q, length) / kv) for i in range(math.ceil(length / q)))
-  return 2.0 * math.prod(lead) * tiles * q * kv * width, q
+  return _Tiles(2.0 * math.prod(lead) * tiles * q * kv * width, q, split=len(lead) > 1)
 
 
 def _cudnn_flops(call: Instruction, kind: str) -> float:
