@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import math
 
 import jax
 import pytest
 from conftest import small
 from hlo_samples import SPLASH
+from jax.sharding import AbstractMesh
 
 from facejax import chips, cli, stages
-from facejax.config import MeshConfig
+from facejax.config import LoraConfig, MeshConfig
 from facejax.plan import (
   command,
   compiled,
@@ -53,7 +55,12 @@ def test_memory_by_shardings_is_what_the_compiler_says(program):
 def test_the_report_says_what_matters(plan, tmp_path):
   # Kills: a table without its figures, a page that is not written, JSON that does not load.
   text = report.table(plan)
-  for part in ("small, stage2, on v5e:2x2: 4 chips, mesh fsdp 4", "GB free", "limited by: "):
+  for part in (
+    "small, stage2, on v5e:2x2: 4 chips, mesh fsdp 4",
+    "GB free",
+    "limited by: ",
+    f"in use are {plan.fill.pictures:.0%} of pictures' slots\n",
+  ):
     assert part in text
   report.write_json(plan, tmp_path / "plan.json")
   assert json.loads((tmp_path / "plan.json").read_text())["rows"] == 8
@@ -79,6 +86,45 @@ def test_what_does_not_fit_says_what_would(v5e, program):
   held = dataclasses.replace(refused.memory, trainable=v5e.chip.memory * 2)
   ideas = planner.would_fit(small(), "stage2", v5e, dataclasses.replace(refused, memory=held))
   assert "parameters and optimiser" in ideas[0]
+
+
+def _refused(sizes, topology_name, slices, held, total, config):
+  """would_fit() of a program that needs so many bytes, on a mesh that need not exist."""
+  target = topology.Topology(topology_name, slices, chips.CHIPS[1], (None,) * math.prod(sizes))
+  mesh = AbstractMesh(sizes, ("data", "fsdp", "context", "tensor"))
+  memory = compiled.Memory(held, 0, 0, 0, total - held, total, target.chip.memory, False)
+  return planner.would_fit(config, "stage2", target, compiled.Compiled("", memory, 0, mesh, None))
+
+
+def test_one_row_a_device_is_shared_or_cut():
+  # Kills: a larger pod at rows that it cannot be given, an own tensor axis that is forgotten.
+  gib = 2**30
+  decoder = dataclasses.replace(small().model.decoder, heads=8, kv_heads=4)
+  model = dataclasses.replace(small().model, decoder=decoder)
+  config = small(model=model, stages={"stage2": stages.stage2(steps=3, rows=8)})
+  ideas = _refused((1, 8, 1, 2), "v5e:4x4", 1, gib, 20 * gib, config)
+  assert ideas[0] == "--mesh data=1,tensor=2,context=2 and half the rows: devices share a row"
+  assert "row_length=40" in ideas[1] and "remat=full" in ideas[2]
+  assert not any("topology" in idea for idea in ideas)
+  three = small(stages={"stage2": stages.stage2(steps=3, rows=8)})  # 3 key heads in 2 parts
+  ideas = _refused((1, 8, 1, 1), "v5e:2x4", 1, gib, 20 * gib, three)
+  assert "row_length=40" in ideas[0] and not any("context" in idea for idea in ideas)
+
+
+def test_parameters_that_are_split_everywhere_need_a_larger_slice():
+  # Kills: the mesh that is there already offered again, for slices or for a context axis; a
+  # topology that is as large as all slices together.
+  gib = 2**30
+  four = _refused((4, 4, 1, 1), "v5e:2x2", 4, 17 * gib, 20 * gib, small())
+  assert four[0].startswith("--topology v5e:2x4: ") and not any("--mesh" in i for i in four)
+  rows = _refused((1, 2, 2, 1), "v5e:2x2", 1, 17 * gib, 20 * gib, small())
+  assert not any("--mesh" in idea for idea in rows)
+  copies = _refused((4, 1, 1, 1), "v5e:2x2", 1, 17 * gib, 20 * gib, small())
+  assert copies[0] == "--mesh fsdp=4: parameters are split over 1 devices only"
+  assert not any("--topology" in idea for idea in copies)
+  stage = dataclasses.replace(stages.stage2(steps=3, rows=8), lora=LoraConfig())
+  lora = _refused((1, 4, 1, 1), "v5e:2x2", 1, 17 * gib, 20 * gib, small(stages={"stage2": stage}))
+  assert lora[0].startswith("--config.stages.stage2.lora.base=int8")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +182,8 @@ def test_the_mesh_flag(v5e):
     place("tensr=2")
   with pytest.raises(ValueError, match="'two' for data - expected a whole number"):
     place("data=two")
+  with pytest.raises(ValueError, match="tensor=2,tensor=4: tensor is there twice"):
+    place("tensor=2,tensor=4")
 
 
 @pytest.mark.slow  # reads the compiled step: 10 s
@@ -159,7 +207,21 @@ def test_a_search_skips_more_rows_than_did_not_fit(v5e, program, tmp_path, monke
   assert {t.plan.rows for t in front} == {1, 2, 4, 8}  # more rows cost memory and gain speed
   assert search.best(found).rows == 8
   assert "does not fit" in search.table(found) and "*" in search.table(found)
-  assert search.run(small(), "stage2", v5e, "small", -1, tmp_path)[0].reason == "no time left"
+  late = search.run(small(), "stage2", v5e, "small", -1, tmp_path)
+  assert late[0].reason == "no time left"
+  with pytest.raises(ValueError, match=r"--search: nothing was planned.*--budget"):
+    search.best(late)
+  assert search.best([t for t in found if t.plan and not t.plan.fits]).rows == 16
+
+
+def test_a_candidate_that_the_compiler_drops_ends_no_search(v5e, tmp_path, monkeypatch):
+  # Kills: an hour of search lost to one mesh.
+  def refuse(*_):
+    raise jax.errors.JaxRuntimeError("INTERNAL: no such layout\nmore")
+
+  monkeypatch.setattr(store, "step", refuse)
+  found = search.run(small(), "stage2", v5e, "small", 1e9, tmp_path)
+  assert len(found) > 1 and {t.reason for t in found} == {"INTERNAL: no such layout"}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +275,16 @@ def test_the_command_refuses_in_one_line(capsys):
     (("--search", "--calibrate"), "expected one of them at a time"),
     (("--config", "configs/demo.py", "--generation", "4,5"), "expected ROWS,PROMPT,NEW"),
     (("--config", "configs/demo.py", "--generation", "4,5,1"), "expected at least 2 new tokens"),
-    (("--calibrate", "--html", "a.html"), "--html: --calibrate has no page"),
+    (("--calibrate", "--html", "a.html"), "--html: --calibrate does not read it"),
+    (("--calibrate", "--config.seed=1"), "--config.NAME: --calibrate does not read it"),
+    (("--generation", "4,5,6", "--stage", "stage2"), "--stage: --generation does not read it"),
+    (("--search", "--mesh", "fsdp=4"), "--mesh: --search does not read it"),
+    (("--budget", "5"), "--budget: read by --search alone"),
+    (("--search", "--budget", "0"), "--budget 0: expected minutes above 0"),
+    (("--search", "--budget", "nan"), "--budget nan: expected minutes above 0"),
+    (("--json", "no/where.json"), "--json no/where.json: expected a file's name in a folder"),
+    (("--html", "docs"), "--html docs: expected a file's name"),
+    (("--config", "configs/demo.py", "--generation", "4,9,8"), "expected at least 66, a picture's"),
     ((), "--config is missing"),
     (("--config", "configs/demo.py", "--mesh", "model=2"), "unknown axis 'model'"),
   ):

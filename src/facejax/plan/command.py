@@ -24,7 +24,7 @@ def add(subparsers) -> None:
   p.add_argument("--html", type=pathlib.Path, metavar="OUT", help="write a page with the roofline")
   p.add_argument("--fresh", action="store_true", help="compile again what is kept on disk")
   p.add_argument("--search", action="store_true", help="try meshes, remat policies and rows")
-  p.add_argument("--budget", type=float, default=60, metavar="MINUTES", help="of a search")
+  p.add_argument("--budget", type=float, metavar="MINUTES", help="of a search; default: 60")
   p.add_argument(
     "--generation",
     default="",
@@ -35,6 +35,34 @@ def add(subparsers) -> None:
   p.set_defaults(run=_run)
 
 
+_MODES = ("search", "generation", "calibrate")
+# What a mode does not read: the search chooses meshes itself, only programs of steps are kept.
+_UNREAD = {
+  "": ("budget",),
+  "search": ("mesh",),
+  "generation": ("budget", "stage", "fresh", "html"),
+  "calibrate": ("budget", "stage", "fresh", "html", "mesh", "config", "overrides"),
+}
+
+
+def _check(args) -> None:
+  """Raises ValueError for flags that cannot be followed, before anything is compiled."""
+  modes = [name for name in _MODES if getattr(args, name)]
+  if len(modes) > 1:
+    raise ValueError(f"--{' and --'.join(modes)}: expected one of them at a time")
+  mode = modes[0] if modes else ""
+  if unread := [name for name in _UNREAD[mode] if getattr(args, name) not in (None, "", False, [])]:
+    names = " and ".join("--config.NAME" if n == "overrides" else f"--{n}" for n in unread)
+    why = f"--{mode} does not read it" if mode else "read by --search alone"
+    raise ValueError(f"{names}: {why} - drop it")
+  if args.budget is not None and not args.budget > 0:
+    raise ValueError(f"--budget {args.budget:g}: expected minutes above 0")
+  for name in ("json", "html"):
+    path = getattr(args, name)
+    if path and (path.is_dir() or not path.parent.is_dir()):
+      raise ValueError(f"--{name} {path}: expected a file's name in a folder that exists")
+
+
 def _run(args) -> None:
   import jax
 
@@ -42,11 +70,7 @@ def _run(args) -> None:
   from facejax import config_io
   from facejax.plan import calibrate, generation, planner, report, search, store, topology
 
-  modes = [n for n in ("search", "generation", "calibrate") if getattr(args, n)]
-  if len(modes) > 1:
-    raise ValueError(f"--{' and --'.join(modes)}: expected one of them at a time")
-  if args.html and modes and modes[0] != "search":
-    raise ValueError(f"--html: --{modes[0]} has no page; expected --json")
+  _check(args)
   target = topology.describe(args.topology, args.slices)
   if args.calibrate:
     found = calibrate.run(target)
@@ -64,16 +88,17 @@ def _run(args) -> None:
   stage = _stage(config, args.stage)
   folder = None if args.fresh else store.default_folder()
   if args.search:
-    tried = search.run(config, stage, target, args.config, args.budget * 60, folder)
+    seconds = 60 * (60 if args.budget is None else args.budget)
+    tried = search.run(config, stage, target, args.config, seconds, folder)
     _show(search.table(tried))
     best = search.best(tried)
   else:
     program = store.step(config, stage, target, folder)
     best = planner.assess(config, stage, target, program, args.config)
     _show(report.table(best))
-  if best and args.json:
+  if args.json:
     report.write_json(best, args.json)
-  if best and args.html:
+  if args.html:
     from facejax.plan import page
 
     page.write(best, args.html)
@@ -107,6 +132,8 @@ def placed(config: "RunConfig", mesh: str, target: "Topology") -> "RunConfig":
         f"--mesh {mesh}: unknown axis '{axis}'{f', did you mean {near[0]}?' if near else ''} - "
         f"axes: {', '.join(MESH_AXES)}"
       )
+    if axis in sizes:
+      raise ValueError(f"--mesh {mesh}: {axis} is there twice - expected each axis once")
     if not size.removeprefix("-").isdigit():
       raise ValueError(f"--mesh {mesh}: '{size}' for {axis} - expected a whole number")
     sizes[axis] = int(size)

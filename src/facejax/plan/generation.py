@@ -26,6 +26,7 @@ from facejax.plan.planner import Figures, combine, compute_of, traffic_of
 from facejax.plan.topology import Topology
 from facejax.sharding import batch_sharding, make_mesh, param_shardings, row_parts
 from facejax.types import Batch, Cache
+from facejax.visual_table import VisualTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,12 @@ def plan(
     raise ValueError(
       f"--generation: {rows} rows on {row_parts(mesh)} devices along the rows - expected a "
       "multiple; more tensor or fewer fsdp devices take fewer rows (--mesh fsdp=1,tensor=8)"
+    )
+  least = VisualTable(config.model, 1, 0).count("image", True) + 2
+  if prompt < least:
+    raise ValueError(
+      f"--generation: prompts of {prompt} tokens - expected at least {least}, a picture's and two "
+      f"of text - --generation {rows},{least},{new_tokens}"
     )
   params = _parameters(model, mesh)
   batch = _batch(config, rows, prompt, mesh)

@@ -14,9 +14,10 @@ import collections
 import dataclasses
 import importlib.metadata
 import math
+from collections.abc import Mapping
 
 from facejax.chips import Chip
-from facejax.config import RunConfig
+from facejax.config import RunConfig, StageConfig
 from facejax.plan import cost, flops, hlo, mix
 from facejax.plan.compiled import Compiled, Memory, compile_step
 from facejax.plan.network import Network, direction
@@ -255,21 +256,12 @@ def would_fit(
   room = memory.limit - held
   per_row = (memory.total - held) * stage.accumulate / max(rows, 1)
   if held >= memory.limit:
-    split = program.mesh.shape["fsdp"] * program.mesh.shape["tensor"]
-    if split < len(topology.devices):
-      ideas.append(
-        f"--mesh fsdp={len(topology.devices) // topology.slices}: parameters are split "
-        f"over {split} devices only"
-      )
-    wanted = math.ceil(held / (0.6 * memory.limit) * topology.chips)
-    if bigger := closest(topology.name, wanted):
-      ideas.append(
-        f"--topology {bigger}: {held / 1e9:.1f} GB a device are parameters and optimiser"
-      )
-    return tuple(ideas)
+    return _where_held_fits(config, name, topology, program, held)
   fitting = int(room // per_row) if per_row else rows
   if 0 < fitting < rows // stage.accumulate:
     ideas.append(f"--config.stages.{name}.rows={fitting * parts * stage.accumulate}")
+  if rows == stage.accumulate:  # a row a device, in each part
+    ideas += _less_than_a_row(config, stage, program.mesh.shape)
   if rows > 1:
     more = stage.accumulate * 2
     if stage.rows % (parts * more) == 0:
@@ -278,8 +270,42 @@ def would_fit(
     ideas.append("--config.model.remat=full: nothing of a block is kept, it is computed twice")
   if memory.trainable > memory.frozen:
     ideas.append("adapters instead of all parameters: stages.adapters() in the config")
-  if bigger := closest(topology.name, 2 * topology.chips // topology.slices):
+  bigger = closest(topology.name, 2 * topology.chips // topology.slices)
+  if bigger and rows >= 2 * stage.accumulate:
     ideas.append(f"--topology {bigger} at the same rows")
+  return tuple(ideas)
+
+
+def _less_than_a_row(config: RunConfig, stage: StageConfig, sizes: Mapping[str, int]) -> list[str]:
+  """would_fit() where a device has one row at a time."""
+  length, context = config.data.row_length, 2 * sizes["context"]
+  heads = config.model.decoder.kv_heads % (context * sizes["tensor"]) == 0
+  ideas = [f"--config.data.row_length={length // 2} and fewer media slots: shorter rows"]
+  if heads and length % context == 0 and sizes["fsdp"] % 2 == 0 and stage.rows % 2 == 0:
+    kept = ("data", "tensor") if sizes["tensor"] > 1 else ("data",)
+    mesh = ",".join(f"{axis}={sizes[axis]}" for axis in kept)
+    ideas.insert(0, f"--mesh {mesh},context={context} and half the rows: devices share a row")
+  return ideas
+
+
+def _where_held_fits(
+  config: RunConfig, name: str, topology: Topology, program: Compiled, held: int
+) -> tuple[str, ...]:
+  """would_fit() where parameters and optimiser alone, `held` bytes a device, are too much."""
+  stage, memory, sizes = config.stages[name], program.memory, program.mesh.shape
+  devices, ideas = len(topology.devices) // topology.slices, []
+  split = sizes["fsdp"] * sizes["context"] * sizes["tensor"]
+  if split < devices:
+    ideas.append(f"--mesh fsdp={devices}: parameters are split over {split} devices only")
+  if stage.lora and stage.lora.base == "model":
+    ideas.append(f"--config.stages.{name}.lora.base=int8, or nf4: a frozen base in fewer bits")
+  chips = topology.chips // topology.slices
+  wanted = math.ceil(held * split / devices / (0.6 * memory.limit) * chips)
+  bigger = closest(topology.name, wanted) if wanted > chips else ""
+  if bigger:
+    ideas.append(f"--topology {bigger}: {held / 1e9:.1f} GB a device are parameters and optimiser")
+  if memory.trainable > memory.frozen:
+    ideas.append("adapters instead of all parameters: stages.adapters() in the config")
   return tuple(ideas)
 
 

@@ -164,12 +164,20 @@ def table(plan: Plan) -> str:
     f"{plan.useful_tokens_per_step:,.0f} useful tokens a step "
     f"({plan.fill.tokens:.0%} of positions), {plan.tokens_per_second_per_chip:,.0f} a second and "
     "chip",
+    *_slots(plan),
     f"FaceInstruct-1M once: {plan.days:.2f} days, {plan.chip_hours:,.0f} chip hours",
     f"limited by: {limits(plan)}",
     f"compiled in {plan.compile_seconds:.0f} s with "
     + ", ".join(f"{name} {version}" for name, version in plan.versions.items()),
   ]
   return "\n".join(lines)
+
+
+def _slots(plan: Plan) -> list[str]:
+  """What the encoders compute for nothing: shapes are static, so they run on empty slots too."""
+  used = {"pictures": plan.fill.pictures, "clips": plan.fill.clips}
+  words = ", ".join(f"{share:.0%} of {kind}' slots" for kind, share in used.items() if share)
+  return [f"encoders run on every media slot; in use are {words}"] if words else []
 
 
 def _figures(name: str, figures: Figures, width: int, digits: int) -> str:

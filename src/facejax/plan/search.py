@@ -77,7 +77,7 @@ def run(
       continue
     try:
       program = store.step(candidate, stage, topology, folder)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # JAX's own too: one candidate ends no search
       found.append(Tried(name, None, str(error).splitlines()[0][:120]))
       continue
     plan = planner.assess(candidate, stage, topology, program, config_name)
@@ -101,10 +101,15 @@ def pareto(found: list[Tried]) -> list[Tried]:
   return sorted(front, key=lambda t: t.plan.memory.total if t.plan else 0)
 
 
-def best(found: list[Tried]) -> Plan | None:
-  """The fastest that fits."""
-  fitting = [t.plan for t in found if t.plan and t.plan.fits]
-  return max(fitting, key=lambda plan: plan.tokens_per_second_per_chip, default=None)
+def best(found: list[Tried]) -> Plan:
+  """The fastest that fits; if none does, the smallest. Raises ValueError if nothing was planned."""
+  plans = [t.plan for t in found if t.plan]
+  fitting = [plan for plan in plans if plan.fits]
+  if fitting:
+    return max(fitting, key=lambda plan: plan.tokens_per_second_per_chip)
+  if not plans:
+    raise ValueError("--search: nothing was planned, for the reasons above - no time: --budget")
+  return min(plans, key=lambda plan: plan.memory.total)
 
 
 def table(found: list[Tried]) -> str:
