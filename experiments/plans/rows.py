@@ -73,11 +73,20 @@ ROWS: list[Row] = [
     for pod in ("v5e:8x8", "v5p:4x4x4", "v6e:8x8", "tpu7x:4x4x2")
     for changes in ((_DOTS, _ADDED) if pod == "v5e:8x8" else (_DOTS,))
   ),
-  # 8 x 8 chips are more than the small ones need: their batches are 80 rows.
+  # 8 x 8 chips are more than the small ones need: their batches are 80 rows. Products are kept
+  # where they fit: the 8B's are 27 GB.
   *(
-    Row(f"facellm_{size}", "lora", topology, rows, changes=("stages.lora.accumulate=1",))
-    for size in ("1b", "8b")
-    for topology, rows in (("v5e:4x4", 5), ("v5p:2x2x4", 5), ("v6e:4x4", 5), ("tpu7x:2x2x2", 5))
+    Row(f"facellm_{size}", "lora", topology, 5, changes=(*remat, "stages.lora.accumulate=1"))
+    for size, topology, remat in (
+      ("1b", "v5e:4x4", _DOTS),
+      ("1b", "v5p:2x2x4", _DOTS),
+      ("1b", "v6e:4x4", _DOTS),
+      ("1b", "tpu7x:2x2x2", _DOTS),
+      ("8b", "v5e:4x4", ()),
+      ("8b", "v5p:2x2x4", _DOTS),
+      ("8b", "v6e:4x4", ()),
+      ("8b", "tpu7x:2x2x2", _DOTS),
+    )
   ),
   # The smallest v5e and v6e slices that hold it (half of them holds less than its parameters).
   *(
