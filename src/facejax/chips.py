@@ -84,7 +84,7 @@ CHIPS = (
     ring=4,
     clock=1.05e9,
     cores=2,
-    kernels=((512, Kernels(0.50, 0.71, 0.73)),),  # v5p's: two cores of the same width
+    kernels=((512, Kernels(0.49, 0.69, 0.73)),),  # v5p's: two cores of the same width
     options=(_WHOLE_PRODUCTS,),
   ),
   Chip(
@@ -116,7 +116,7 @@ CHIPS = (
     ring=4,
     clock=1.75e9,
     cores=2,
-    kernels=((512, Kernels(0.50, 0.71, 0.73)),),
+    kernels=((512, Kernels(0.49, 0.69, 0.73)),),
     # SparseCores carry the collectives beside the products: without them all are synchronous. The
     # last one keeps gathers from becoming sums of zero-padded buffers.
     options=(
