@@ -62,6 +62,8 @@ def test_the_report_says_what_matters(plan, tmp_path):
     f"in use are {plan.fill.pictures:.0%} of pictures' slots\n",
   ):
     assert part in text
+  quarter_hour = report.table(dataclasses.replace(plan, days=0.0102, chip_hours=62.7))
+  assert "0.0102 days, 62.7 chip hours" in quarter_hour  # not 0.01, 63: an epoch on a pod is short
   report.write_json(plan, tmp_path / "plan.json")
   assert json.loads((tmp_path / "plan.json").read_text())["rows"] == 8
   page.write(plan, tmp_path / "plan.html")

@@ -165,7 +165,7 @@ def table(plan: Plan) -> str:
     f"({plan.fill.tokens:.0%} of positions), {plan.tokens_per_second_per_chip:,.0f} a second and "
     "chip",
     *_slots(plan),
-    f"FaceInstruct-1M once: {plan.days:.2f} days, {plan.chip_hours:,.0f} chip hours",
+    f"FaceInstruct-1M once: {plan.days:.4f} days, {plan.chip_hours:,.1f} chip hours",
     f"limited by: {limits(plan)}",
     f"compiled in {plan.compile_seconds:.0f} s with "
     + ", ".join(f"{name} {version}" for name, version in plan.versions.items()),
