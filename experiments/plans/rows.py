@@ -73,15 +73,15 @@ ROWS: list[Row] = [
     for pod in ("v5e:8x8", "v5p:4x4x4", "v6e:8x8", "tpu7x:4x4x2")
     for changes in ((_DOTS, _ADDED) if pod == "v5e:8x8" else (_DOTS,))
   ),
-  # 8 x 8 chips are more than the small ones need: their batches are 80 rows. Products are kept
-  # where they fit: the 8B's are 27 GB.
+  # 8 x 8 chips are more than the small ones need: their batches are 80 rows. The 8B's products,
+  # 27 GB, are kept where they fit. (The 1B's fit everywhere: on v5e .563 s in place of .604.)
   *(
     Row(f"facellm_{size}", "lora", topology, 5, changes=(*remat, "stages.lora.accumulate=1"))
     for size, topology, remat in (
-      ("1b", "v5e:4x4", _DOTS),
-      ("1b", "v5p:2x2x4", _DOTS),
-      ("1b", "v6e:4x4", _DOTS),
-      ("1b", "tpu7x:2x2x2", _DOTS),
+      ("1b", "v5e:4x4", ()),
+      ("1b", "v5p:2x2x4", ()),
+      ("1b", "v6e:4x4", ()),
+      ("1b", "tpu7x:2x2x2", ()),
       ("8b", "v5e:4x4", ()),
       ("8b", "v5p:2x2x4", _DOTS),
       ("8b", "v6e:4x4", ()),
@@ -90,8 +90,13 @@ ROWS: list[Row] = [
   ),
   # The smallest v5e and v6e slices that hold it (half of them holds less than its parameters).
   *(
-    Row("facellm_38b", "lora", topology, 1, changes=("stages.lora.accumulate=1",))
-    for topology in ("v5e:2x4", "v6e:2x2", "v5p:2x2x2", "tpu7x:2x2x1")
+    Row("facellm_38b", "lora", topology, 1, changes=(*remat, "stages.lora.accumulate=1"))
+    for topology, remat in (
+      ("v5e:2x4", ()),
+      ("v6e:2x2", ()),
+      ("v5p:2x2x2", _DOTS),
+      ("tpu7x:2x2x1", _DOTS),
+    )
   ),
   # All parameters of the 38B.
   Row(
@@ -101,6 +106,7 @@ ROWS: list[Row] = [
     1,
     mesh="data=4,fsdp=64",  # its vision encoder is 25 x 128 wide; 64 is a layer of the torus
     changes=(
+      *_DOTS,
       "stages.lora.accumulate=1",
       "stages.lora.lora=None",
       "stages.lora.trainable=('(projector|decoder)/.*',)",
