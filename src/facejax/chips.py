@@ -27,6 +27,11 @@ _SPARSE_CORE = tuple(
 # v5e chips takes 1.61 s with it and 0.63 s without.
 _WHOLE_PRODUCTS = ("xla_jf_spmd_threshold_for_windowed_einsum_mib", "1000000")
 
+# Where gradients are summed over micro-batches, this pass looks for all-reduces to move behind the
+# loop. With parameters in slices over all devices it fails on its own check and ends the
+# compilation; elsewhere it moved none of ours.
+_NO_MOVED_SUMS = ("xla_disable_hlo_passes", "while-loop-all-reduce-code-motion")
+
 
 def _vmem(mib: int) -> tuple[str, str]:
   """How much of a core's own memory one fusion may take, where 16 MiB are the default."""
@@ -85,7 +90,7 @@ CHIPS = (
     clock=1.05e9,
     cores=2,
     kernels=((512, Kernels(0.49, 0.69, 0.73)),),  # v5p's: two cores of the same width
-    options=(_WHOLE_PRODUCTS,),
+    options=(_WHOLE_PRODUCTS, _NO_MOVED_SUMS),
   ),
   Chip(
     name="v5e",
@@ -102,7 +107,12 @@ CHIPS = (
     # Products go from 76 to 92 % of the peak; a compilation takes up to eight times as long.
     # Without the second, the small slices of the encoders are gathered as sums of zero-padded
     # buffers: 8 GB more for Face-LLaVA-7B, 0.09 s of its step.
-    options=(_vmem(96), _WHOLE_PRODUCTS, ("xla_tpu_prefer_async_allgather_to_allreduce", "true")),
+    options=(
+      _vmem(96),
+      _WHOLE_PRODUCTS,
+      _NO_MOVED_SUMS,
+      ("xla_tpu_prefer_async_allgather_to_allreduce", "true"),
+    ),
   ),
   Chip(
     name="v5p",
@@ -123,6 +133,7 @@ CHIPS = (
       *_SPARSE_CORE,
       _vmem(64),
       _WHOLE_PRODUCTS,
+      _NO_MOVED_SUMS,
       ("xla_tpu_prefer_async_allgather_to_allreduce", "true"),
     ),
   ),
@@ -139,7 +150,7 @@ CHIPS = (
     clock=1.75e9,
     # Heads of 128 fill half of a product unit of 256.
     kernels=((512, Kernels(0.18, 0.33, 0.30)), (1024, Kernels(0.26, 0.41, 0.40))),
-    options=(*_SPARSE_CORE, _vmem(96), _WHOLE_PRODUCTS),
+    options=(*_SPARSE_CORE, _vmem(96), _WHOLE_PRODUCTS, _NO_MOVED_SUMS),
   ),
   Chip(
     name="tpu7x",
@@ -155,7 +166,7 @@ CHIPS = (
     clock=2.2e9,
     # v6e's: product units of 256 too.
     kernels=((512, Kernels(0.18, 0.33, 0.30)), (1024, Kernels(0.26, 0.41, 0.40))),
-    options=(*_SPARSE_CORE, _vmem(64), _WHOLE_PRODUCTS),
+    options=(*_SPARSE_CORE, _vmem(64), _WHOLE_PRODUCTS, _NO_MOVED_SUMS),
   ),
   Chip(
     name="h100",
