@@ -150,8 +150,10 @@ def _reached(metrics: Path) -> int:
 
 
 def _item(item: Path, name: str) -> list:
-  """The arrays of an item of a checkpoint."""
-  return jax.tree.leaves(ocp.StandardCheckpointer().restore(item / name))
+  """The arrays of an item of a checkpoint; of keys, the bits."""
+  leaves = jax.tree.leaves(ocp.StandardCheckpointer().restore(item / name))
+  is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+  return [jax.random.key_data(x) if is_key(x) else x for x in leaves]
 
 
 def step_times(repeats: int) -> dict:

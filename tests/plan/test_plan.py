@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import pathlib
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -170,6 +173,23 @@ def test_a_kept_program_is_not_compiled_again(v5e, program, tmp_path, monkeypatc
   kept.write_bytes(b"half a file")
   with pytest.raises(ValueError, match="is damaged"):
     store.step(small(), "stage2", v5e, tmp_path)
+
+
+def test_a_kept_program_depends_on_every_module_of_the_step():
+  # Kills: a module that shapes the program left out of its key, so that an old one is read.
+  command = "import sys, facejax.train_step; print(*[n for n in sys.modules if 'facejax.' in n])"
+  found = subprocess.run(
+    [sys.executable, "-c", command], capture_output=True, text=True, check=True
+  )
+  root = pathlib.Path(store.facejax.__file__).parent
+  told = {path for pattern in store._SOURCES for path in root.glob(pattern)}
+  # Drawings give names alone; a config's values are in the key themselves.
+  named = [
+    n for n in found.stdout.split() if not n.startswith(("facejax.faces", "facejax.config_"))
+  ]
+  files = {root.joinpath(*n.split(".")[1:]).with_suffix(".py") for n in named}
+  assert len(files) > 20
+  assert {path for path in files if path.exists()} - told == {root / "libtpu.py"}
 
 
 def test_the_mesh_flag(v5e):

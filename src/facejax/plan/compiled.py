@@ -19,7 +19,7 @@ from facejax.models.face_mllm import FaceMLLM
 from facejax.plan.topology import Topology
 from facejax.sharding import batch_sharding, check_rows, make_mesh
 from facejax.state import TrainState, abstract_state
-from facejax.train import make_train_step
+from facejax.train_step import make_train_step
 from facejax.types import Batch
 
 

@@ -27,6 +27,7 @@ _SOURCES = (
   "chips.py",
   "config.py",
   "fake.py",
+  "knowledge/*.py",
   "lora.py",
   "losses.py",
   "optim.py",
@@ -34,7 +35,8 @@ _SOURCES = (
   "sharding.py",
   "stages.py",
   "state.py",
-  "train.py",
+  "train_step.py",
+  "types.py",
   "visual_table.py",
 )
 
