@@ -94,7 +94,7 @@ def _table(plans: list[dict]) -> list[str]:
         _three(p["planned_mfu"], 3),
         f"{p['planned_mfu_causal_rows']['schedule']:.3f}",
         f"{p['useful_tokens_per_second_per_chip']:,.0f}",
-        f"{p['days']:.2f}",
+        f"{p['days']:.4f}",
         f"{p['chip_hours']:,.0f}",
       ]
     else:

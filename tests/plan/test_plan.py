@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh
 
 from facejax import chips, cli, stages
 from facejax.config import LoraConfig, MeshConfig
+from facejax.models.face_mllm import FaceMLLM
 from facejax.plan import (
   command,
   compiled,
@@ -26,6 +27,8 @@ from facejax.plan import (
   store,
   topology,
 )
+from facejax.sharding import make_mesh
+from facejax.state import abstract_state
 
 FIGURES = ("slowest", "schedule", "fastest")
 
@@ -42,6 +45,8 @@ def test_the_step_is_measured(plan):
     assert share == pytest.approx(needed / (4 * 196.6e12 * s))
   assert {c["op"] for c in found["collectives"]} >= {"all-gather"}
   assert found["versions"]["libtpu"] and found["compute"]["matmul"] > 0
+  estimated = found["compute"]["matmul"] + found["compute"]["elementwise"]
+  assert found["compute"]["cycles"] == pytest.approx(estimated * 1.5e9, abs=1)
 
 
 @pytest.mark.slow  # reads the compiled step: 10 s
@@ -244,6 +249,19 @@ def test_a_candidate_that_the_compiler_drops_ends_no_search(v5e, tmp_path, monke
   monkeypatch.setattr(store, "step", refuse)
   found = search.run(small(), "stage2", v5e, "small", 1e9, tmp_path)
   assert len(found) > 1 and {t.reason for t in found} == {"INTERNAL: no such layout"}
+
+
+def test_what_every_device_holds_whole_is_told():
+  # Kills: split arrays counted, optimiser slots forgotten, another array named than the largest.
+  state = abstract_state(
+    FaceMLLM(small().model), small().stages["stage2"], make_mesh(small().mesh, jax.devices()[:4])
+  )
+  total, largest = planner.whole(state)
+  assert largest == "frozen/image_encoder/positions"
+  arrays = jax.tree.leaves((state.trainable, state.frozen, state.opt_state))
+  whole = [x for x in arrays if x.sharding.shard_shape(x.shape) == x.shape]
+  assert 0 < len(whole) < len(arrays)
+  assert total == sum(math.prod(x.shape) * x.dtype.itemsize for x in whole)
 
 
 @pytest.mark.slow

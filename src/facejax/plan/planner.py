@@ -16,13 +16,17 @@ import importlib.metadata
 import math
 from collections.abc import Mapping
 
+import jax
+
 from facejax.chips import Chip
 from facejax.config import RunConfig, StageConfig
+from facejax.models.face_mllm import FaceMLLM
 from facejax.plan import cost, flops, hlo, mix
 from facejax.plan.compiled import Compiled, Memory, compile_step
 from facejax.plan.network import Network, direction
 from facejax.plan.topology import Topology, closest
 from facejax.sharding import row_parts
+from facejax.state import TrainState, abstract_state
 
 # Of a GPU's peak and bandwidth, what its kernels reach; our estimate.
 _GPU_PRODUCTS, _GPU_MEMORY = 0.7, 0.85
@@ -94,6 +98,8 @@ class Plan:
   versions: dict[str, str]
   peak: float  # FLOP/s of a device
   bandwidth: float  # bytes/s of a device's memory
+  clock: float | None = None  # Hz, of the compiler's cycles; None: it estimates none
+  whole: tuple[int, str] = (0, "")  # bytes of the state that no axis divides; the largest array
   compute: Compute | None = None
   collectives: tuple[Traffic, ...] = ()
   kernels: tuple[cost.Kernel, ...] = ()
@@ -142,8 +148,22 @@ def assess(
     versions=versions(),
     peak=topology.chip.peak,
     bandwidth=topology.chip.bandwidth,
+    clock=topology.chip.clock,
+    whole=whole(abstract_state(FaceMLLM(config.model), stage, program.mesh)),
   )
   return _timed(result, topology, program, config) if program.text else result
+
+
+def whole(state: TrainState) -> tuple[int, str]:
+  """Bytes of parameters and optimiser slots that every device holds whole; the largest of them."""
+  parts = {"trainable": state.trainable, "frozen": state.frozen, "optimizer": state.opt_state}
+  held = jax.tree_util.tree_leaves_with_path(parts)
+  found = [
+    (x.size * x.dtype.itemsize, jax.tree_util.keystr(path, simple=True, separator="/"))
+    for path, x in held
+    if x.sharding.is_fully_replicated
+  ]
+  return sum(size for size, _ in found), max(found, default=(0, ""))[1]
 
 
 def _timed(result: Plan, topology: Topology, program: Compiled, config: RunConfig) -> Plan:

@@ -41,6 +41,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
       "useful": sum(part.useful for part in plan.model_flops.values()),
       **{name: dataclasses.asdict(part) for name, part in plan.model_flops.items()},
     },
+    "whole_on_every_device": {"gb": plan.whole[0] / GB, "largest": plan.whole[1]},
     "collectives": [_traffic(t) for t in plan.collectives],
     "compute": None,
     "custom_calls": [dataclasses.asdict(kernel) for kernel in plan.kernels],
@@ -54,6 +55,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     c = plan.compute
     result["compute"] = {
       "seconds": c.total,
+      "cycles": None if plan.clock is None else round((c.matmul + c.elementwise) * plan.clock),
       "matmul": c.matmul,
       "elementwise": c.elementwise,
       "custom_calls": c.kernels,
@@ -134,6 +136,8 @@ def table(plan: Plan) -> str:
     "",
     "memory, GB a chip",
     *(f"  {name:<12}{value:>9.2f}" for name, value in m.items()),
+    f"  whole on every device, of parameters and optimizer: {plan.whole[0] / GB:.4f}"
+    + (f" (the largest: {plan.whole[1]})" if plan.whole[1] else ""),
   ]
   if not plan.fits:
     lines += [f"DOES NOT FIT: {m['total'] - m['limit']:.2f} GB a chip too much. What would fit:"]
