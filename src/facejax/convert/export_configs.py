@@ -28,7 +28,10 @@ def check(model: ModelConfig, family: str) -> str:
     part = "a video encoder" if model.video else "landmark modules"
     raise ValueError(f"format {family} has no place for {part} - expected face_llava")
   if model.segmentation.mode != "off":
-    raise ValueError(f"no format has a place for segmentation.mode='{model.segmentation.mode}'")
+    raise ValueError(
+      f"no format has a place for segmentation.mode='{model.segmentation.mode}' - export a model "
+      "that was trained with 'off'; only facejax's own checkpoints hold the maps' modules"
+    )
   if family == "face_llava" and model.fusion:
     if model.fusion.form == "paper":
       raise ValueError("format face_llava: the released code has no fusion.form='paper'")
