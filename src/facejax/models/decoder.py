@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int
 
 from facejax import losses
@@ -106,12 +107,22 @@ class Block(nn.Module):
     dense = lambda features, name: Dense(features, False, self.dtype, name=name)
     attention = SelfAttention(cfg, self.dtype, self.rules, self.kernel, name="attention")
     y, cache = attention(norm("attention_norm")(x), table, seen, cache, layer, slot)
-    x = checkpoint_name(x + y, MIDDLE)
+    x = checkpoint_name(_by_rows(x + y), MIDDLE)
     y = norm("mlp_norm")(x)
     y = jax.nn.silu(dense(cfg.mlp, "gate")(y)) * dense(cfg.mlp, "up")(y)
     y = constrain(y, self.rules, "batch", length, "mlp")
-    x += dense(cfg.width, "down")(y)
+    x = _by_rows(x + dense(cfg.width, "down")(y))
     return (constrain(x, self.rules, "batch", length, None), cache), None
+
+
+def _by_rows(x: jax.Array) -> jax.Array:
+  """x [B L D] with a position's numbers side by side in a TPU's memory.
+
+  Left to itself, its compiler keeps what the backward pass needs the other way around, and turns it
+  in each block: 3 to 4 % of the decoder's time on v5e and v5p.
+  """
+  turned = lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+  return jax.lax.platform_dependent(x, tpu=turned, default=lambda x: x)
 
 
 class Decoder(nn.Module):
