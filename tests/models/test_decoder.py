@@ -119,7 +119,7 @@ def test_a_factor_changes_nothing_up_to_max_length(randomise):
 
 
 def test_what_a_block_keeps_lies_by_rows_on_a_tpu():
-  """Kills: an order that is left to the TPU compiler (3 to 4 % of a decoder); one forced on a CPU."""
+  """Kills: an order left to the TPU compiler (3 to 4 % of a decoder); one forced on a CPU."""
   x = jax.ShapeDtypeStruct((2, 3, 5), jnp.bfloat16)
   traced = jax.jit(decoder._by_rows).trace(x)
   text = lambda platform: traced.lower(lowering_platforms=(platform,)).as_text()
